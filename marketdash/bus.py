@@ -1,0 +1,49 @@
+"""Who hears what: events go to handlers by topic, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+Handler = Callable[[str, pa.RecordBatch], Any]
+
+ALL = "*"
+"""Subscribe to this to hear every topic."""
+
+
+class Bus(Protocol):
+    """Carries batches from those who write events to those who handle them."""
+
+    def publish(self, topic: str, batch: pa.RecordBatch) -> None: ...
+    def subscribe(self, topic: str, handler: Handler) -> Callable[[], None]: ...
+
+
+class LocalBus:
+    """Calls each handler at once, in the order of subscription, in the caller's thread.
+
+    A handler that raises costs only itself: `on_error(handler, error)` hears of it and the others go on.
+    """
+
+    def __init__(self, on_error: Callable[[Handler, Exception], None]) -> None:
+        self._handlers: dict[str, list[Handler]] = {}
+        self._on_error = on_error
+
+    def publish(self, topic: str, batch: pa.RecordBatch) -> None:
+        for name in (topic, ALL):
+            for handler in self._handlers.get(name, ()):
+                try:
+                    handler(topic, batch)
+                except Exception as error:
+                    self._on_error(handler, error)
+
+    def subscribe(self, topic: str, handler: Handler) -> Callable[[], None]:
+        """Call `handler(topic, batch)` for each batch of the topic until the returned function is called."""
+        handlers = [*self._handlers.get(topic, ()), handler]
+        self._handlers[topic] = handlers
+
+        def unsubscribe() -> None:
+            self._handlers[topic] = [item for item in self._handlers[topic] if item is not handler]
+
+        return unsubscribe

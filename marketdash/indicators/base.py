@@ -1,0 +1,312 @@
+"""What an indicator is, and the door through which a function becomes one."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from marketdash.errors import IndicatorError, MarketdashError, UnknownNameError
+from marketdash.indicators.history import BarHistory, Floats
+from marketdash.registry import Registry
+
+INDICATORS: Registry[Indicator] = Registry("indicator", home="marketdash.indicators")
+
+Scope = Literal["instrument", "market"]
+Style = Literal["line", "histogram", "dots", "area"]
+Role = Literal["main", "signal", "upper", "lower", "pattern", "state"]
+Params = Mapping[str, Any]
+Count = int | Callable[[Params], int]
+
+STYLES: tuple[Style, ...] = ("line", "histogram", "dots", "area")
+VALUE = "value"
+"""Name of the output of an indicator that has one."""
+
+
+class Output(NamedTuple):
+    """One series that an indicator gives, and how it asks to be drawn.
+
+    `role` tells what it is beside the others: `main`; `signal`, which goes with the main one and is drawn
+    dashed; `upper` and `lower`, the limits of a band; `pattern`, which is 0 where nothing is found and
+    otherwise a mark at that bar (below 0 bearish, above 0 bullish); `state`, a code that has no place on the
+    others' scale.
+    """
+
+    name: str
+    style: Style = "line"
+    role: Role = "main"
+
+
+@dataclass(frozen=True, eq=False)
+class Indicator(ABC):
+    """A pure function of bars, with the parameters it takes and the hints a chart needs.
+
+    `params` gives each parameter's default, in order. `overlay` says that the outputs are prices, to be drawn
+    over them. With scope `instrument` an instrument's values depend on its own bars alone, with scope
+    `market` on those of all instruments in the history. `levels` are horizontal guide lines.
+    """
+
+    name: str
+    group: str
+    doc: str
+    params: Params
+    outputs: tuple[Output, ...]
+    overlay: bool = False
+    scope: Scope = "instrument"
+    levels: tuple[float, ...] = ()
+
+    def warmup(self, params: Params | None = None) -> int:
+        """Number of an instrument's bars before the first that can have a value."""
+        return self._warmup(self.bind(params))
+
+    def reach(self, params: Params | None = None) -> int | None:
+        """Number of an instrument's last bars that determine its last value; None if all of them do.
+
+        Where older bars fade away but never vanish (as in an exponential average), so many that the rest
+        weighs less than a millionth.
+        """
+        return self._reach(self.bind(params))
+
+    def limits(self, param: str) -> tuple[float, float] | None:
+        """Smallest and largest value of a numeric parameter, where they are known."""
+        return None
+
+    def choices(self, param: str) -> tuple[str, ...]:
+        """The values that a text parameter may have; none means any."""
+        return ()
+
+    def bind(self, params: Params | None = None) -> dict[str, Any]:
+        """Complete the parameters with defaults; what does not fit raises `IndicatorError`."""
+        given = dict(params or {})
+        if unknown := [name for name in given if name not in self.params]:
+            expected = f"parameters {', '.join(self.params)}" if self.params else "no parameters"
+            hint = UnknownNameError("parameter", unknown[0], self.params).hint if self.params else ""
+            raise IndicatorError(f"Indicator {self.name}", expected, unknown[0], hint)
+        return {
+            name: self._converted(name, given.get(name, default)) for name, default in self.params.items()
+        }
+
+    def compute(self, bars: BarHistory, params: Params | None = None) -> dict[str, Floats]:
+        """Compute each output: a new float64 array of shape (T, N), NaN where there is no value.
+
+        Raises `IndicatorError` if a parameter does not fit or the computation fails.
+        """
+        bound = self.bind(params)
+        if not len(bars) or not bars.symbols:
+            return {output.name: np.full(bars.shape, np.nan, order="F") for output in self.outputs}
+        return self._values(bars, bound)
+
+    def __call__(self, bars: BarHistory, **params: Any) -> pd.DataFrame:
+        """Compute a table; see `table`."""
+        return to_table(self.compute(bars, params), bars)
+
+    def _converted(self, param: str, value: Any) -> Any:
+        default, choices = self.params[param], self.choices(param)
+        if isinstance(default, str):
+            fits = isinstance(value, str)
+            value = next(
+                (choice for choice in choices if fits and choice.casefold() == value.casefold()), value
+            )
+            fits = fits and (not choices or value in choices)
+        elif isinstance(default, bool):
+            fits = isinstance(value, bool)
+        elif isinstance(default, int | float):
+            whole = isinstance(default, int)
+            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            fits = number and math.isfinite(value) and (not whole or value == int(value))
+            if fits:
+                value = int(value) if whole else float(value)
+                low, high = self.limits(param) or (-math.inf, math.inf)
+                fits = low <= value <= high
+        else:
+            return value
+        if not fits:
+            raise IndicatorError(
+                f"Indicator {self.name}, parameter {param}", self._expected(param), repr(value)
+            )
+        return value
+
+    def _expected(self, param: str) -> str:
+        default = self.params[param]
+        if choices := self.choices(param):
+            return f"one of {', '.join(choices)}"
+        if isinstance(default, str | bool):
+            return "a text" if isinstance(default, str) else "True or False"
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        low, high = self.limits(param) or (-math.inf, math.inf)
+        if math.isinf(low) and math.isinf(high):
+            return kind
+        return f"{kind} from {low:.6g}" + ("" if math.isinf(high) else f" to {high:.6g}")
+
+    @abstractmethod
+    def _warmup(self, params: Params) -> int: ...
+
+    @abstractmethod
+    def _reach(self, params: Params) -> int | None: ...
+
+    @abstractmethod
+    def _values(self, bars: BarHistory, params: Params) -> dict[str, Floats]:
+        """Compute with complete parameters, on a history that is not empty."""
+
+
+def indicator(
+    name: str,
+    warmup: Count = 0,
+    *,
+    overlay: bool = False,
+    scope: Scope = "instrument",
+    outputs: Iterable[str] | None = None,
+    styles: Style | Mapping[str, Style] | None = None,
+    levels: Iterable[float] = (),
+    limits: Mapping[str, tuple[float, float]] | None = None,
+    reach: Count | None = None,
+    group: str = "Custom",
+) -> Callable[[Callable[..., Any]], Indicator]:
+    """Register a function of bars: `@indicator("spread_z", warmup=60)`.
+
+    The function takes a `BarHistory` and returns a table like `bars.close` (for one instrument a Series
+    will do), or a mapping with one for each of `outputs`. Its further arguments are the indicator's
+    parameters: they need defaults, and stay within `limits` where those are given. Its docstring is what a
+    person reads. `warmup` counts the bars before the first value and `reach` those that determine a value
+    (None: all), each a number or a function of the parameters. The function must neither look ahead nor keep
+    anything from one call to the next; `marketdash.indicators.checks` tells. What cannot be an indicator
+    raises `IndicatorError`.
+    """
+
+    def register(function: Callable[..., Any]) -> Indicator:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise IndicatorError("The name of an indicator", "letters, digits and underscores", repr(name))
+        drawn = (VALUE,) if outputs is None else tuple(outputs)
+        by_name = dict.fromkeys(drawn, styles) if styles is None or isinstance(styles, str) else dict(styles)
+        if wrong := [style for style in by_name.values() if style is not None and style not in STYLES]:
+            raise IndicatorError(f"Indicator {name}", f"styles {', '.join(STYLES)}", wrong[0])
+        if unknown := sorted(by_name.keys() - set(drawn)):
+            raise IndicatorError(f"Indicator {name}", f"styles of outputs {', '.join(drawn)}", unknown[0])
+        made = _FunctionIndicator(
+            name,
+            group,
+            inspect.getdoc(function) or "",
+            MappingProxyType(_defaults(name, function)),
+            tuple(Output(output, by_name.get(output) or "line") for output in drawn),
+            overlay,
+            scope,
+            tuple(levels),
+            function=function,
+            warmup_count=warmup,
+            reach_count=reach,
+            bounds=MappingProxyType(dict(limits or {})),
+        )
+        return INDICATORS.add(name, made)
+
+    return register
+
+
+def to_table(values: Mapping[str, Floats], bars: BarHistory) -> pd.DataFrame:
+    """Label arrays: time by instrument for one output, else columns (symbol, output)."""
+    if len(values) == 1:
+        (single,) = values.values()
+        columns: pd.Index[Any] = pd.Index(bars.symbols, dtype="str", name="symbol")
+        return pd.DataFrame(single, index=bars.times, columns=columns)
+    columns = pd.MultiIndex.from_product([bars.symbols, values], names=["symbol", "output"])
+    side_by_side = np.stack(list(values.values()), axis=2).reshape(len(bars), -1)
+    return pd.DataFrame(side_by_side, index=bars.times, columns=columns)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _FunctionIndicator(Indicator):
+    """An indicator that somebody wrote as a function."""
+
+    function: Callable[..., Any]
+    warmup_count: Count
+    reach_count: Count | None
+    bounds: Mapping[str, tuple[float, float]]
+
+    def limits(self, param: str) -> tuple[float, float] | None:
+        return self.bounds.get(param)
+
+    def _warmup(self, params: Params) -> int:
+        return self.warmup_count(params) if callable(self.warmup_count) else self.warmup_count
+
+    def _reach(self, params: Params) -> int | None:
+        return self.reach_count(params) if callable(self.reach_count) else self.reach_count
+
+    def _values(self, bars: BarHistory, params: Params) -> dict[str, Floats]:
+        try:
+            made = self.function(bars, **params)
+        except MarketdashError:
+            raise
+        except Exception as error:
+            hint = "Bars cannot be written to: work on a copy." if "read-only" in str(error) else ""
+            got = f"{type(error).__name__}: {error}"
+            raise IndicatorError(f"Indicator {self.name} on {bars!r}", "a result", got, hint) from error
+        tables = made if isinstance(made, Mapping) else {VALUE: made}
+        names = [output.name for output in self.outputs]
+        if set(tables) != set(names):
+            hint = "Name them in @indicator(…, outputs=…)." if isinstance(made, Mapping) else ""
+            got = ", ".join(str(name) for name in tables)
+            raise IndicatorError(f"Indicator {self.name}", f"outputs {', '.join(names)}", got, hint)
+        return {name: self._checked(tables[name], bars, name) for name in names}
+
+    def _checked(self, table: Any, bars: BarHistory, output: str) -> Floats:
+        where = f"Indicator {self.name}" + ("" if len(self.outputs) == 1 else f", output {output}")
+        expected = f"a table of {len(bars)} bars × {len(bars.symbols)} instruments, like bars.close"
+        if isinstance(table, pd.Series) and len(bars.symbols) == 1:
+            table = table.to_frame(bars.symbols[0])
+        if not isinstance(table, pd.DataFrame | np.ndarray):
+            hint = "Does it return what it computed?" if table is None else ""
+            raise IndicatorError(where, expected, f"a {type(table).__name__}", hint)
+        if table.shape != bars.shape:
+            raise IndicatorError(where, expected, f"shape {table.shape}")
+        if isinstance(table, pd.DataFrame):
+            if not table.index.equals(bars.times):
+                raise IndicatorError(
+                    where, "the index of bars.close", _first_difference(table.index, bars.times)
+                )
+            if tuple(table.columns) != bars.symbols:
+                raise IndicatorError(
+                    where, "the columns of bars.close", ", ".join(map(str, table.columns[:5]))
+                )
+        return _floats(table, where)
+
+
+def _defaults(name: str, function: Callable[..., Any]) -> dict[str, Any]:
+    _, *parameters = inspect.signature(function).parameters.values() or [None]
+    params = {}
+    for parameter in parameters:
+        if parameter is None or parameter.kind not in (
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.KEYWORD_ONLY,
+        ):
+            raise IndicatorError(f"Indicator {name}", "named parameters after the bars", str(parameter))
+        if parameter.default is parameter.empty:
+            raise IndicatorError(f"Indicator {name}, parameter {parameter.name}", "a default", "none")
+        params[parameter.name] = parameter.default
+    return params
+
+
+def _first_difference(index: pd.Index[Any], times: pd.DatetimeIndex) -> str:
+    if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
+        return f"an index of type {index.dtype}"
+    place = int(np.argmax(np.asarray(index != times)))
+    return f"{index[place]} in row {place} instead of {times[place]}"
+
+
+def _floats(table: pd.DataFrame | npt.NDArray[Any], where: str) -> Floats:
+    values = table.to_numpy() if isinstance(table, pd.DataFrame) else table
+    try:
+        # A copy: what an indicator returns may be the bars themselves.
+        return np.array(values, dtype=np.float64, order="F")
+    except (TypeError, ValueError) as error:
+        raise IndicatorError(where, "numbers", f"values of type {values.dtype}") from error
+
+
+__all__ = ["INDICATORS", "Indicator", "Output", "indicator", "to_table"]

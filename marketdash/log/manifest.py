@@ -1,0 +1,173 @@
+"""The manifest of a session log: what was recorded, where it came from, and the hash of its rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from marketdash.clock import to_us
+from marketdash.errors import ClockError, LogError, UnknownNameError
+from marketdash.schema import SCHEMA_VERSION, topic
+
+MANIFEST = "manifest.json"
+FORMAT = "marketdash session log"
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Part(_Model):
+    """One Parquet file of a log. `sha256` is over the rows, since the file's bytes change with its writer."""
+
+    file: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    rows: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Highlight(_Model):
+    """A moment worth going to."""
+
+    time: str
+    text: str
+
+    @field_validator("time")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        return _time(value)
+
+
+class Manifest(_Model):
+    """What `manifest.json` holds; times are ISO 8601 with zone."""
+
+    format: Literal["marketdash session log"] = FORMAT  # type: ignore[assignment]
+    version: int
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    title: str
+    note: str = Field("", description="one line that says what is special about this session")
+    source: str
+    calendar: str
+    tz: str
+    first: str
+    last: str
+    start: str = Field("", description="where a replay starts when nobody says otherwise")
+    pace: float = Field(60.0, gt=0, description="active seconds per second when nobody says otherwise")
+    cadence: float = Field(60.0, gt=0, description="seconds of trading between two events of an instrument")
+    redistributable: bool = False
+    licence: str = ""
+    provenance: dict[str, Any] = {}
+    highlights: tuple[Highlight, ...] = ()
+    instruments: Part
+    topics: Annotated[dict[str, Part], Field(min_length=1)]
+
+    @field_validator("tz")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        try:
+            to_us("2000-01-01", value)
+        except (ClockError, LookupError, OSError):
+            raise ValueError("the name of a time zone, such as America/New_York") from None
+        return value
+
+    @field_validator("first", "last", "start")
+    @classmethod
+    def _are_times(cls, value: str) -> str:
+        return _time(value) if value else value
+
+    @field_validator("topics")
+    @classmethod
+    def _are_known(cls, value: dict[str, Part]) -> dict[str, Part]:
+        for name in value:
+            try:
+                topic(name)
+            except UnknownNameError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read and check the manifest of the log in `folder`."""
+        path = folder / MANIFEST
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise LogError(f"{folder}", f"a session log with a {MANIFEST}", "no such file") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise LogError(f"{path}", "a readable JSON document", str(error)) from error
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise LogError(f"{path}", f'"format": "{FORMAT}"', _short(document))
+        if document.get("version") != SCHEMA_VERSION:
+            hint = "Rebuild the log, or use the version of marketdash that wrote it."
+            raise LogError(f"{path}", f"schema version {SCHEMA_VERSION}", document.get("version"), hint)
+        return cls.checked(document, path)
+
+    @classmethod
+    def checked(cls, document: Mapping[str, Any], path: Path) -> Manifest:
+        """Make a manifest of these fields, or raise the first one that does not fit."""
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            expected = first["msg"].removeprefix("Value error, ")
+            unknown = first["type"] == "extra_forbidden"
+            hint = f"The fields are {', '.join(cls.model_fields)}." if unknown else ""
+            raise LogError(f"{path}, field {field!r}", expected, _short(first.get("input")), hint) from error
+
+    def write(self, folder: Path) -> None:
+        text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def content_hash(table: pa.Table) -> str:
+    """SHA-256 of the rows of a table: column names, types, validity and values, whatever file held them."""
+    digest = hashlib.sha256()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = column.type
+        array = column.combine_chunks()
+        if isinstance(array, pa.ChunkedArray):
+            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], kind)
+        if pa.types.is_dictionary(kind):
+            kind, array = kind.value_type, array.cast(kind.value_type)
+        digest.update(f"\0{name}:{kind}:{len(array)}:".encode())
+        digest.update(_bytes(array.is_valid()) if array.null_count else b"full")
+        digest.update(_values(array))
+    return digest.hexdigest()
+
+
+def _values(array: pa.Array) -> bytes:
+    if pa.types.is_string(array.type):
+        encoded = array.fill_null("").dictionary_encode()  # in order of first appearance, hence canonical
+        return json.dumps(encoded.dictionary.to_pylist()).encode() + _bytes(encoded.indices)
+    if pa.types.is_boolean(array.type):
+        return _bytes(array.fill_null(False))
+    width = {32: pa.int32(), 64: pa.int64()}
+    if pa.types.is_temporal(array.type):
+        array = array.view(width[array.type.bit_width])
+    return _bytes(array.fill_null(0))
+
+
+def _bytes(array: pa.Array) -> bytes:
+    values: bytes = array.to_numpy(zero_copy_only=False).tobytes()
+    return values
+
+
+def _time(value: str) -> str:
+    try:
+        to_us(value)
+    except (ClockError, LookupError, OverflowError):  # a zone or a year that there is not
+        raise ValueError("a time in ISO 8601, such as 2018-11-16T09:30:00-05:00") from None
+    return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,1 @@
+"""One client per outside service: its wire format, its limits, its errors made ours."""

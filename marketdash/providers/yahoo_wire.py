@@ -1,0 +1,93 @@
+"""The one place that touches yfinance: its cookies, its crumb and its repeated requests, nothing more."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+from curl_cffi import requests as curl
+from yfinance.data import YfData
+from yfinance.exceptions import YFRateLimitError
+
+RATE_LIMITED = 429
+
+
+class Answer(NamedTuple):
+    """What came back, whatever it says."""
+
+    status: int
+    text: str
+
+
+class Wire:
+    """Asks Yahoo through a yfinance session that nobody else in the process shares.
+
+    yfinance keeps one session, cookie and crumb per process; a person's own yfinance calls in the same
+    notebook, or a second client with another address, would change them under our feet. So this one is
+    made past the singleton.
+
+    `session` may be any curl_cffi or requests session; without one a browser-like curl_cffi session is
+    made, or, if `base_url` is set, a session that sends everything to that address.
+    """
+
+    def __init__(self, session: Any = None, base_url: str = "", timeout: float = 10.0) -> None:
+        self.timeout = timeout
+        if session is None:
+            session = RedirectedSession(base_url, timeout) if base_url else BrowserSession(timeout)
+        self.session = session
+        self._yfinance = type.__call__(YfData, session=session)
+        if base_url:
+            # The cookie that yfinance keeps on disk is Yahoo's: a stand-in neither gets nor replaces it.
+            self._yfinance._cookie = True
+
+    def get(self, url: str, params: dict[str, str]) -> Answer:
+        """Ask, and return status and body; only what is not an answer at all is raised."""
+        try:
+            response = self._yfinance.get(url, params=params, timeout=self.timeout)
+        except YFRateLimitError:
+            return Answer(RATE_LIMITED, "Too Many Requests")
+        if self._yfinance._cookie is None:
+            # The session holds the cookie now; yfinance would ask for it again before every request unless
+            # it could write its disk cache.
+            self._yfinance._cookie = True
+        return Answer(int(response.status_code), str(response.text))
+
+    def close(self) -> None:
+        self.session.close()
+
+
+class BrowserSession(curl.Session):  # type: ignore[type-arg]
+    """Looks like a browser to Yahoo; no request waits longer than `limit` seconds.
+
+    yfinance asks for cookie and crumb with 30 seconds each, whatever it is told.
+    """
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(impersonate="chrome")
+        self.limit = limit
+
+    def request(self, method: Any, url: str, *args: Any, **options: Any) -> Any:
+        options["timeout"] = _at_most(self.limit, options.get("timeout"))
+        return super().request(method, url, *args, **options)
+
+
+class RedirectedSession(requests.Session):
+    """Sends every request to another scheme and host, naming the one that was meant in X-Orig-Host."""
+
+    def __init__(self, base_url: str, limit: float) -> None:
+        super().__init__()
+        self.base = urlsplit(base_url)
+        self.limit = limit
+        self.trust_env = False  # a proxy from the environment must not get between us and a local server
+
+    def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
+        meant = urlsplit(str(url))
+        options["timeout"] = _at_most(self.limit, options.get("timeout"))
+        options["headers"] = {**(options.get("headers") or {}), "X-Orig-Host": meant.netloc}
+        target = urlunsplit((self.base.scheme, self.base.netloc, meant.path or "/", meant.query, ""))
+        return super().request(method, target, *args, **options)
+
+
+def _at_most(limit: float, timeout: Any) -> float:
+    return min(limit, timeout) if isinstance(timeout, int | float) else limit

@@ -1,0 +1,1 @@
+"""Sources write events into a market: each file here adds one."""

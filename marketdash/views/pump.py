@@ -1,0 +1,132 @@
+"""The pump of one screen: at the display rate it lets views patch what changed, and never runs ahead of a slow browser."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import panel as pn
+from panel.io.document import set_curdoc
+
+log = logging.getLogger(__name__)
+
+
+class Pumped(Protocol):
+    """What a pump drives: a view, or any part of a page that changes with the market."""
+
+    pump: Pump | None
+
+    def tick(self) -> bool: ...
+
+
+class Pump:
+    """Ticks its views `hz` times a second, in one locked callback whose changes leave as one message.
+
+    In a served document the next tick waits until the browser's socket has taken the last one: a slow
+    reader skips (`skipped` counts), it never queues. A view that raises is counted in `errors` and tried
+    again at the next tick; the others go on.
+    """
+
+    def __init__(self, views: Iterable[Pumped] = (), hz: float = 5.0) -> None:
+        self.views: list[Pumped] = []
+        self.period = 1.0 / hz
+        self.ticks = self.skipped = self.errors = 0
+        self.last_error = ""
+        self._busy = False
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        for item in views:
+            self.add(item)
+
+    def add(self, item: Pumped) -> None:
+        item.pump = self
+        self.views.append(item)
+
+    def remove(self, item: Pumped) -> None:
+        item.pump = None
+        self.views = [other for other in self.views if other is not item]
+
+    def wake(self) -> None:
+        """Tick now instead of at the next display tick."""
+        self._wake.set()
+
+    def start(self, doc: Any) -> None:
+        """Run for a served document, on the loop that serves it, until `stop`."""
+        self._task = asyncio.ensure_future(self._run(lambda: self._schedule(doc)))
+
+    def stop(self) -> None:
+        """Stop and let go of all views."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        for item in self.views:
+            item.pump = None
+        self.views = []
+
+    @classmethod
+    def in_notebook(cls, item: Any, hz: float = 5.0) -> Pump | None:
+        """Pump one view that is shown in a cell, pushing its changes; without a running loop, nothing."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return None
+        pump = cls([item], hz)
+
+        def push() -> None:
+            if item.market.closed:
+                pump.tick()
+                pn.io.push_notebook(*_displayed(item.drawn))
+                pump.stop()
+            elif pump.tick():
+                pn.io.push_notebook(*_displayed(item.drawn))
+
+        pump._task = asyncio.ensure_future(pump._run(push))
+        return pump
+
+    def tick(self) -> bool:
+        """Tick every view once; returns whether one of them changed something."""
+        changed = False
+        for item in list(self.views):
+            try:
+                changed = item.tick() or changed
+            except Exception as error:
+                self.errors += 1
+                self.last_error = f"{type(item).__name__}: {type(error).__name__}: {error}"
+                log.warning("A view failed: %s", self.last_error, exc_info=error)
+        self.ticks += 1
+        return changed
+
+    async def _run(self, each: Callable[[], None]) -> None:
+        while True:
+            self._wake.clear()
+            each()
+            try:
+                await asyncio.wait_for(self._wake.wait(), self.period)
+            except TimeoutError:
+                continue
+
+    def _schedule(self, doc: Any) -> None:
+        if self._busy:
+            self.skipped += 1
+            return
+        self._busy = True
+
+        def done() -> None:
+            self._busy = False
+
+        def apply() -> None:
+            try:
+                with set_curdoc(doc), pn.io.hold():
+                    self.tick()
+            finally:
+                # Runs only after the messages of this tick have left for the browser.
+                doc.add_next_tick_callback(done)
+
+        doc.add_next_tick_callback(apply)
+
+
+def _displayed(shown: Any) -> list[Any]:
+    # A push of any pane sends what is held for the whole root; panes that are not rendered have no model.
+    return [item for item in shown.select() if getattr(item, "_models", None)][:1]
