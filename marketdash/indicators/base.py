@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import keyword
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from marketdash.errors import IndicatorError, MarketdashError, UnknownNameError
 from marketdash.indicators.history import BarHistory, Floats
+from marketdash.indicators.params import Limits, convert, expectation, is_within
+from marketdash.indicators.tables import from_table, to_table
 from marketdash.registry import Registry
 
 INDICATORS: Registry[Indicator] = Registry("indicator", home="marketdash.indicators")
@@ -76,8 +76,8 @@ class Indicator(ABC):
         """
         return self._reach(self.bind(params))
 
-    def limits(self, param: str) -> tuple[float, float] | None:
-        """Smallest and largest value of a numeric parameter, where they are known."""
+    def limits(self, param: str) -> Limits | None:
+        """Smallest and largest value of a numeric parameter (with defaults for the others), if it has any."""
         return None
 
     def choices(self, param: str) -> tuple[str, ...]:
@@ -91,9 +91,15 @@ class Indicator(ABC):
             expected = f"parameters {', '.join(self.params)}" if self.params else "no parameters"
             hint = UnknownNameError("parameter", unknown[0], self.params).hint if self.params else ""
             raise IndicatorError(f"Indicator {self.name}", expected, unknown[0], hint)
-        return {
+        bound = {
             name: self._converted(name, given.get(name, default)) for name, default in self.params.items()
         }
+        if not self._is_allowed(bound):
+            for name, value in bound.items():
+                if not is_within(value, self.limits(name)):
+                    raise self._refusal(name, value)
+            raise IndicatorError(f"Indicator {self.name}", "parameters that go together", f"{bound}")
+        return bound
 
     def compute(self, bars: BarHistory, params: Params | None = None) -> dict[str, Floats]:
         """Compute each output: a new float64 array of shape (T, N), NaN where there is no value.
@@ -106,46 +112,21 @@ class Indicator(ABC):
         return self._values(bars, bound)
 
     def __call__(self, bars: BarHistory, **params: Any) -> pd.DataFrame:
-        """Compute a table; see `table`."""
+        """Compute a table: time by instrument for one output, else columns (symbol, output)."""
         return to_table(self.compute(bars, params), bars)
 
     def _converted(self, param: str, value: Any) -> Any:
-        default, choices = self.params[param], self.choices(param)
-        if isinstance(default, str):
-            fits = isinstance(value, str)
-            value = next(
-                (choice for choice in choices if fits and choice.casefold() == value.casefold()), value
-            )
-            fits = fits and (not choices or value in choices)
-        elif isinstance(default, bool):
-            fits = isinstance(value, bool)
-        elif isinstance(default, int | float):
-            whole = isinstance(default, int)
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            fits = number and math.isfinite(value) and (not whole or value == int(value))
-            if fits:
-                value = int(value) if whole else float(value)
-                low, high = self.limits(param) or (-math.inf, math.inf)
-                fits = low <= value <= high
-        else:
-            return value
-        if not fits:
-            raise IndicatorError(
-                f"Indicator {self.name}, parameter {param}", self._expected(param), repr(value)
-            )
-        return value
+        try:
+            return convert(value, self.params[param], self.choices(param))
+        except (ValueError, OverflowError):
+            raise self._refusal(param, value) from None
 
-    def _expected(self, param: str) -> str:
-        default = self.params[param]
-        if choices := self.choices(param):
-            return f"one of {', '.join(choices)}"
-        if isinstance(default, str | bool):
-            return "a text" if isinstance(default, str) else "True or False"
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        low, high = self.limits(param) or (-math.inf, math.inf)
-        if math.isinf(low) and math.isinf(high):
-            return kind
-        return f"{kind} from {low:.6g}" + ("" if math.isinf(high) else f" to {high:.6g}")
+    def _is_allowed(self, params: Params) -> bool:
+        return all(is_within(value, self.limits(name)) for name, value in params.items())
+
+    def _refusal(self, param: str, value: Any) -> IndicatorError:
+        expected = expectation(self.params[param], self.choices(param), self.limits(param))
+        return IndicatorError(f"Indicator {self.name}, parameter {param}", expected, repr(value))
 
     @abstractmethod
     def _warmup(self, params: Params) -> int: ...
@@ -167,7 +148,7 @@ def indicator(
     outputs: Iterable[str] | None = None,
     styles: Style | Mapping[str, Style] | None = None,
     levels: Iterable[float] = (),
-    limits: Mapping[str, tuple[float, float]] | None = None,
+    limits: Mapping[str, Limits] | None = None,
     reach: Count | None = None,
     group: str = "Custom",
 ) -> Callable[[Callable[..., Any]], Indicator]:
@@ -210,17 +191,6 @@ def indicator(
     return register
 
 
-def to_table(values: Mapping[str, Floats], bars: BarHistory) -> pd.DataFrame:
-    """Label arrays: time by instrument for one output, else columns (symbol, output)."""
-    if len(values) == 1:
-        (single,) = values.values()
-        columns: pd.Index[Any] = pd.Index(bars.symbols, dtype="str", name="symbol")
-        return pd.DataFrame(single, index=bars.times, columns=columns)
-    columns = pd.MultiIndex.from_product([bars.symbols, values], names=["symbol", "output"])
-    side_by_side = np.stack(list(values.values()), axis=2).reshape(len(bars), -1)
-    return pd.DataFrame(side_by_side, index=bars.times, columns=columns)
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _FunctionIndicator(Indicator):
     """An indicator that somebody wrote as a function."""
@@ -228,9 +198,9 @@ class _FunctionIndicator(Indicator):
     function: Callable[..., Any]
     warmup_count: Count
     reach_count: Count | None
-    bounds: Mapping[str, tuple[float, float]]
+    bounds: Mapping[str, Limits]
 
-    def limits(self, param: str) -> tuple[float, float] | None:
+    def limits(self, param: str) -> Limits | None:
         return self.bounds.get(param)
 
     def _warmup(self, params: Params) -> int:
@@ -254,38 +224,20 @@ class _FunctionIndicator(Indicator):
             hint = "Name them in @indicator(…, outputs=…)." if isinstance(made, Mapping) else ""
             got = ", ".join(str(name) for name in tables)
             raise IndicatorError(f"Indicator {self.name}", f"outputs {', '.join(names)}", got, hint)
-        return {name: self._checked(tables[name], bars, name) for name in names}
-
-    def _checked(self, table: Any, bars: BarHistory, output: str) -> Floats:
-        where = f"Indicator {self.name}" + ("" if len(self.outputs) == 1 else f", output {output}")
-        expected = f"a table of {len(bars)} bars × {len(bars.symbols)} instruments, like bars.close"
-        if isinstance(table, pd.Series) and len(bars.symbols) == 1:
-            table = table.to_frame(bars.symbols[0])
-        if not isinstance(table, pd.DataFrame | np.ndarray):
-            hint = "Does it return what it computed?" if table is None else ""
-            raise IndicatorError(where, expected, f"a {type(table).__name__}", hint)
-        if table.shape != bars.shape:
-            raise IndicatorError(where, expected, f"shape {table.shape}")
-        if isinstance(table, pd.DataFrame):
-            if not table.index.equals(bars.times):
-                raise IndicatorError(
-                    where, "the index of bars.close", _first_difference(table.index, bars.times)
-                )
-            if tuple(table.columns) != bars.symbols:
-                raise IndicatorError(
-                    where, "the columns of bars.close", ", ".join(map(str, table.columns[:5]))
-                )
-        return _floats(table, where)
+        where = f"Indicator {self.name}"
+        return {
+            name: from_table(tables[name], bars, where if len(names) == 1 else f"{where}, output {name}")
+            for name in names
+        }
 
 
 def _defaults(name: str, function: Callable[..., Any]) -> dict[str, Any]:
-    _, *parameters = inspect.signature(function).parameters.values() or [None]
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters:
+        raise IndicatorError(f"Indicator {name}", "a function of bars", "one without arguments")
     params = {}
-    for parameter in parameters:
-        if parameter is None or parameter.kind not in (
-            parameter.POSITIONAL_OR_KEYWORD,
-            parameter.KEYWORD_ONLY,
-        ):
+    for parameter in parameters[1:]:
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise IndicatorError(f"Indicator {name}", "named parameters after the bars", str(parameter))
         if parameter.default is parameter.empty:
             raise IndicatorError(f"Indicator {name}, parameter {parameter.name}", "a default", "none")
@@ -293,20 +245,4 @@ def _defaults(name: str, function: Callable[..., Any]) -> dict[str, Any]:
     return params
 
 
-def _first_difference(index: pd.Index[Any], times: pd.DatetimeIndex) -> str:
-    if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
-        return f"an index of type {index.dtype}"
-    place = int(np.argmax(np.asarray(index != times)))
-    return f"{index[place]} in row {place} instead of {times[place]}"
-
-
-def _floats(table: pd.DataFrame | npt.NDArray[Any], where: str) -> Floats:
-    values = table.to_numpy() if isinstance(table, pd.DataFrame) else table
-    try:
-        # A copy: what an indicator returns may be the bars themselves.
-        return np.array(values, dtype=np.float64, order="F")
-    except (TypeError, ValueError) as error:
-        raise IndicatorError(where, "numbers", f"values of type {values.dtype}") from error
-
-
-__all__ = ["INDICATORS", "Indicator", "Output", "indicator", "to_table"]
+__all__ = ["INDICATORS", "Indicator", "Output", "indicator"]

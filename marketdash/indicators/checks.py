@@ -40,8 +40,7 @@ def lookahead(
     worst: tuple[int, str] | None = None
     try:
         whole = found.compute(bars)
-        # From the end backwards, so that few cuts still fall where all have warmed up.
-        for end in np.unique(np.linspace(len(bars), 0, cuts + 1).astype(int)[1:-1]):
+        for end in np.unique(np.linspace(1, len(bars) - 1, cuts).astype(int)) if len(bars) > 1 else ():
             early = found.compute(bars.upto(int(end)))
             difference = _first_difference(
                 early, {name: values[:end] for name, values in whole.items()}, tolerance
@@ -52,7 +51,7 @@ def lookahead(
                 worst = row, f"{_place(bars, row, column, output)}: {now:.10g}, not {value}"
     except IndicatorError as error:
         return error
-    hint = "A value may use its own bar and earlier ones: no shift(-1), no centred window, no mean of everything."
+    hint = "A value may use bars up to its own: no shift(-1), no centred window, no mean of everything."
     return IndicatorError(f"{found} looks ahead", got=worst[1], hint=hint) if worst else None
 
 

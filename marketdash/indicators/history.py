@@ -163,9 +163,7 @@ class BarHistory:
         if field not in self._fields:
             if field not in FIELDS:
                 raise UnknownNameError("field", field, FIELDS)
-            self._fields[field] = _frozen(
-                field, np.full(self.shape, np.nan, order="F"), self.shape, copy=False
-            )
+            self._fields[field] = _frozen(field, np.full(self.shape, np.nan), self.shape, copy=True)
         return self._fields[field]
 
     def last(self, n: int) -> BarHistory:
@@ -186,9 +184,9 @@ class BarHistory:
         if missing := [name for name in names if name not in places]:
             raise UnknownNameError("symbol", missing[0], self.symbols)
         columns = [places[name] for name in names]
+        shape = (len(self), len(names))
         fields = {
-            name: _frozen(name, np.asfortranarray(values[:, columns]), (len(self), len(names)), copy=False)
-            for name, values in self._fields.items()
+            name: _frozen(name, values[:, columns], shape, copy=True) for name, values in self._fields.items()
         }
         return BarHistory(self.times_us, names, self.width, self.tz, fields)
 
@@ -215,7 +213,9 @@ def _frozen(name: str, values: npt.ArrayLike, shape: tuple[int, int], copy: bool
         raise SchemaError(
             f"The {name} of a bar history", f"shape {shape}, bars by instruments", f"shape {array.shape}"
         )
-    array = array[:]
+    if copy:
+        array.setflags(write=False)
+    array = array[:]  # the caller's own array stays writable
     array.setflags(write=False)
     return array
 

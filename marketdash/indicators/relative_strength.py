@@ -18,8 +18,8 @@ from marketdash.indicators.history import BarHistory
 def relative_strength(bars: BarHistory, n: int = 20) -> pd.DataFrame:
     """Growth of the close over `n` bars against that of the equal-weight market, minus 1.
 
-    0.01 is one per cent ahead of the market. The market's growth is the mean growth of all instruments of the history that have a close at both ends;
-    where there was no bar the last close before counts.
+    0.01 is one per cent ahead of the market, whose growth is the mean growth of all instruments of the
+    history that have a close at both ends. Where there was no bar the last close before counts.
     """
     close = bars.close.ffill()
     growth = close / close.shift(n)

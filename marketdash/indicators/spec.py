@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from marketdash.errors import IndicatorError
-from marketdash.indicators.base import INDICATORS, Indicator, Output, Params, to_table
+from marketdash.indicators.base import INDICATORS, Indicator, Output, Params
 from marketdash.indicators.history import BarHistory, Floats
+from marketdash.indicators.tables import to_table
 
 MAX_LENGTH = 200
 HINT = "Write it like SMA(20), MACD(12, 26, 9) or SMA(20, price=high)."
@@ -68,15 +69,16 @@ def parse(text: str | Spec) -> Spec:
     >>> str(parse("macd(12, 26, signalperiod=9)"))
     'MACD(12,26,9)'
 
-    Names are compared without case, and what is left out has its default. An unknown indicator raises `UnknownNameError`, all else that does not fit `IndicatorError`. Nothing in
-    the text is executed.
+    Names are compared without case, and what is left out has its default. An unknown indicator raises
+    `UnknownNameError`, all else that does not fit `IndicatorError`. Nothing in the text is executed.
     """
     if isinstance(text, Spec):
         return text
     name, positional, named = _read(text)
     found = INDICATORS.get(name)
     if len(positional) > len(found.params):
-        expected = f"at most {len(found.params)} parameters ({', '.join(found.params)})"
+        names = f" ({', '.join(found.params)})" if found.params else ""
+        expected = f"at most {len(found.params)} parameters{names}"
         raise IndicatorError(f"Indicator {found.name}", expected, str(len(positional)))
     given = dict(zip(found.params, positional, strict=False))
     if twice := sorted(given.keys() & named.keys()):
@@ -85,7 +87,7 @@ def parse(text: str | Spec) -> Spec:
 
 
 def compute(spec: str | Spec, bars: BarHistory) -> dict[str, Floats]:
-    """Compute each output of an indicator: a new float64 array of shape (T, N), NaN where there is no value."""
+    """Compute each output of an indicator as a new float64 array of shape (T, N); NaN is no value."""
     return parse(spec).compute(bars)
 
 
@@ -119,9 +121,14 @@ def _read(text: str) -> tuple[str, list[Any], dict[str, Any]]:
 
 def _value(node: ast.expr) -> Any:
     # A bare name is a text, so that nobody needs to quote `high` or `EMA`.
-    value = node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    if isinstance(node, ast.Name):
+        return node.id
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        value = None
     if not isinstance(value, str | int | float):
-        raise ValueError(f"{ast.unparse(node)} is neither a number nor a name")
+        raise ValueError(f"{ast.unparse(node)}, which is neither a number nor a name")
     return value
 
 

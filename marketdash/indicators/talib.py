@@ -32,6 +32,7 @@ from marketdash.errors import IndicatorError
 from marketdash.indicators import talib_hints as hints
 from marketdash.indicators.base import INDICATORS, Indicator, Params
 from marketdash.indicators.history import FIELDS, BarHistory, Floats
+from marketdash.indicators.params import Limits
 
 _talib: Any = talib  # the library's type stubs leave out half of what is used here
 
@@ -42,7 +43,6 @@ AVERAGES: dict[str, int] = {
 }
 """Name of a type of moving average → TA-Lib's code of it."""
 
-_REAL_MAX, _INTEGER_MAX = 3e37, 2**31 - 1
 Numbers = tuple[int | float, ...]
 
 
@@ -52,7 +52,7 @@ class TalibIndicator(Indicator):
 
     inputs: tuple[str, ...]
 
-    def limits(self, param: str) -> tuple[float, float] | None:
+    def limits(self, param: str) -> Limits | None:
         return None if isinstance(self.params[param], str) else _limits(self.name, param)
 
     def choices(self, param: str) -> tuple[str, ...]:
@@ -60,16 +60,16 @@ class TalibIndicator(Indicator):
             return ()
         return FIELDS if param in self.inputs else _averages(self.name, param)
 
-    def bind(self, params: Params | None = None) -> dict[str, Any]:
-        bound = super().bind(params)
-        if self._warmup(bound) < 0:
-            raise IndicatorError(f"Indicator {self.name}", "parameters that fit together", str(bound))
-        return bound
-
     def _converted(self, param: str, value: Any) -> Any:
         if param not in self.inputs and isinstance(self.params[param], str) and type(value) is int:
             value = next((name for name, code in AVERAGES.items() if code == value), value)
         return super()._converted(param, value)
+
+    def _is_allowed(self, params: Params) -> bool:
+        # TA-Lib judges all parameters together, since a limit may depend on another parameter. Beyond the
+        # extremes a number would overflow, or stand for the default.
+        numbers = [value for value in params.values() if not isinstance(value, str)]
+        return all(abs(value) <= _extreme(value) for value in numbers) and self._warmup(params) >= 0
 
     def _warmup(self, params: Params) -> int:
         return _lookback(self.name, self._options(params))
@@ -88,7 +88,8 @@ class TalibIndicator(Indicator):
         counts = there.sum(axis=0)
         values = {output.name: np.full(bars.shape, np.nan, order="F") for output in self.outputs}
         arrays = list(values.values())
-        # TA-Lib knows one series at a time, hence the loop over instruments: MEASURED
+        # TA-Lib takes one series at a time, hence the loop over instruments. SMA(20) of 2,500 instruments
+        # with 390 bars takes 10 ms (3.6 ms of it in TA-Lib; 22 ms with holes), pandas' rolling mean 58 ms.
         for j in np.flatnonzero(counts > warmup).tolist():
             rows = None if counts[j] == len(bars) else np.flatnonzero(there[:, j])
             columns = [field[:, j] if rows is None else field[rows, j] for field in fields]
@@ -137,6 +138,10 @@ def _register(name: str) -> None:
     INDICATORS.add(name, indicator)
 
 
+def _extreme(number: float) -> float:
+    return 2**31 - 1 if isinstance(number, int) else 3e37
+
+
 def _mavp(price: Floats, minperiod: int, maxperiod: int, matype: int) -> Floats:
     periods = _talib.HT_DCPERIOD(price)
     return _talib.MAVP(price, periods, minperiod, maxperiod, matype)  # type: ignore[no-any-return]
@@ -159,11 +164,11 @@ def _lookback(name: str, options: Numbers) -> int:
 
 
 @cache
-def _limits(name: str, param: str) -> tuple[float, float]:
+def _limits(name: str, param: str) -> Limits:
     """Find the range of a parameter, which TA-Lib does not tell: its lookback refuses what is outside."""
     defaults = _talib.abstract.Function(name).parameters
     default = defaults[param]
-    extreme = _INTEGER_MAX if isinstance(default, int) else _REAL_MAX
+    extreme = _extreme(default)
 
     def is_valid(value: float) -> bool:
         return _lookback.__wrapped__(name, tuple((defaults | {param: value}).values())) >= 0
@@ -178,8 +183,9 @@ def _limits(name: str, param: str) -> tuple[float, float]:
             inside, outside = (middle, outside) if is_valid(middle) else (inside, middle)
         return inside
 
-    # The smallest integer stands for the default, hence -extreme.
-    return outermost(default, -extreme), outermost(default, extreme)
+    # Zero is a common limit, which bisection would only come near.
+    zero = [type(default)(0)] if is_valid(type(default)(0)) else []
+    return outermost(min([default, *zero]), -extreme), outermost(max([default, *zero]), extreme)
 
 
 @cache

@@ -63,8 +63,11 @@ _FADING = frozenset(
     }
 )  # fmt: skip
 _FINITE_AVERAGES = frozenset({"SMA", "WMA", "TRIMA", "HMA", "DISABLED"})
-# The slowest average, Wilder's, forgets by exp(-1) in one warm-up.
+# Wilder's average, the slowest with a fixed rate, forgets all but a fraction exp(-1) in one warm-up; the
+# adaptive averages have a rate per bar that they never go below. A millionth is exp(-14).
 _FADING_WARMUPS = 20
+_KAMA_BARS = 14 / (2 / 31) ** 2
+_MAMA_BARS = 14
 
 
 def outputs(name: str, group: str, flags: Mapping[str, Any]) -> tuple[Output, ...]:
@@ -101,5 +104,7 @@ def reach(name: str, warmup: int, params: Mapping[str, Any]) -> int | None:
     averages = {value for param, value in params.items() if param.endswith("matype")}
     if name not in _FADING and averages <= _FINITE_AVERAGES:
         return warmup + 1
-    slowest = _FADING_WARMUPS / params["slowlimit"] if name == "MAMA" else 0.0
-    return max(_FADING_WARMUPS * (warmup + 1), int(slowest))
+    slowest = _KAMA_BARS if name == "KAMA" or "KAMA" in averages else 0.0
+    if name == "MAMA":
+        slowest = _MAMA_BARS / params["slowlimit"]
+    return warmup + max(_FADING_WARMUPS * (warmup + 1), int(slowest))

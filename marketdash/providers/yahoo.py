@@ -44,7 +44,7 @@ class RateLimited(YahooError):
     """Yahoo asked for silence; `wait` is what is left of it, in seconds."""
 
     def __init__(self, where: str, wait: float) -> None:
-        hint = f"Nothing is asked for another {wait:.0f} s; fewer symbols or a longer interval cost fewer requests."
+        hint = f"Nothing is asked for another {wait:.0f} s. Fewer symbols or a longer interval help."
         super().__init__(where, "an answer", "429 Too Many Requests", hint, status=429)
         self.wait = wait
 
@@ -111,7 +111,7 @@ class YahooClient:
         return tuple(symbol for symbol in self._unknown if self._is_unknown(symbol))
 
     def quotes(self, symbols: Iterable[str]) -> list[Record]:
-        """The present quote records of these symbols, as Yahoo words them; what it does not know is absent."""
+        """The present quote records of these symbols, as Yahoo words them, without those it does not know."""
         asked = [symbol for symbol in dict.fromkeys(symbols) if not self._is_unknown(symbol)]
         chunks = [asked[i : i + SYMBOLS_PER_REQUEST] for i in range(0, len(asked), SYMBOLS_PER_REQUEST)]
         return [record for chunk in chunks for record in self._quotes(chunk)]
@@ -130,7 +130,8 @@ class YahooClient:
         what = f"Yahoo, {width} bars of {instrument.symbol}"
         if self._is_unknown(instrument.symbol):
             raise YahooError(what, "a symbol that Yahoo knows", repr(instrument.symbol), status=404)
-        params = {"range": period or longest, "interval": interval, "includePrePost": str(width != "1d").lower()}
+        extended = "false" if width == "1d" else "true"
+        params = {"range": period or longest, "interval": interval, "includePrePost": extended}
         try:
             envelope = self._ask(what, CHART_URL + quote(instrument.symbol, safe=""), params, "chart")
         except YahooError as error:
@@ -141,7 +142,8 @@ class YahooClient:
         try:
             return bars_of(envelope[0], instrument, width, self.clock.now_us(), late_us)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise YahooError(what, "a chart of times and prices", f"{type(error).__name__}: {error}") from error
+            got = f"{type(error).__name__}: {error}"
+            raise YahooError(what, "a chart of times and prices", got) from error
 
     def probe(self, timeout: float = 3.0) -> Reach:
         """Whether Yahoo answers a question within `timeout` seconds; never raises, never waits longer."""
@@ -182,7 +184,8 @@ class YahooClient:
         self._bucket.take()
         try:
             status, text = self._wire.get(url, params)
-        except Exception as error:  # two HTTP libraries and yfinance each raise their own, and some by mistake
+        except Exception as error:
+            # Two HTTP libraries and yfinance each raise what they like, some of it by mistake.
             raise _unreachable(what, error, self.timeout) from error
         if status == 429:
             self._pause.refused()
@@ -227,7 +230,7 @@ def _problem(answer: Any) -> str:
 
 def _hint(status: int) -> str:
     if status in (401, 403):
-        return "Yahoo did not accept this session's cookie and crumb; it is asked for new ones at the next attempt."
+        return "Yahoo did not accept this session's cookie and crumb; the next attempt asks for new ones."
     return "The fault is at Yahoo's end and usually passes." if status >= 500 else ""
 
 

@@ -31,14 +31,15 @@ def bars_of(
     hours = calendar(instrument.calendar)
     rows = _rows(chart)
     if width == "1d":
-        rows["time"], rows["end"] = _days(rows["time"].to_numpy(), hours, str(_zone(chart, hours)))
+        rows["time"], rows["end"] = _days(rows["time"].to_numpy(), hours, _zone(chart, hours))
         rows = rows[rows["time"] >= 0]
         together = dict.fromkeys((*PRICES, "volume", "end"), "last")  # the last row covers the whole day
     else:
         length = width_us(width)
         rows["time"] = rows["time"] // length * length
         rows["end"] = rows["time"] + length
-        together = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum", "end": "last"}
+        together = {"open": "first", "high": "max", "low": "min", "close": "last"}
+        together |= {"volume": "sum", "end": "last"}
     rows = rows.groupby("time", as_index=False).agg(together)
     starts = rows["time"].to_numpy()
     session, day = hours.stamp(starts)
@@ -66,7 +67,8 @@ def _rows(chart: Mapping[str, Any]) -> pd.DataFrame:
     prices = rows[list(PRICES)].to_numpy()
     rows["volume"] = rows["volume"].where(rows["volume"] > 0, 0.0)
     # Stable, so that the separate row of the moment stays behind the bar that it completes.
-    return rows[(np.isfinite(prices) & (prices > 0)).all(axis=1)].sort_values("time", kind="stable")
+    priced: pd.DataFrame = rows.loc[(np.isfinite(prices) & (prices > 0)).all(axis=1)]
+    return priced.sort_values("time", kind="stable")
 
 
 def _zone(chart: Mapping[str, Any], hours: Calendar) -> str:

@@ -14,8 +14,8 @@ Record = Mapping[str, Any]
 FALLBACK_CALENDAR = "24/7"
 """For a market whose hours nobody here knows: its prices are then never judged closed."""
 
-# NSE keeps BSE's hours and holidays and has no calendar of its own. Athens, Bucharest and Tel Aviv are absent:
-# exchange-calendars 4.13 cannot build theirs.
+# NSE keeps BSE's hours and holidays and has no calendar of its own. Athens, Bucharest and Tel Aviv are
+# absent: exchange-calendars 4.13 cannot build theirs.
 _CODES_BY_CALENDAR = {
     "XNYS": "NMS NGM NCM NAS NYQ NYS ASE PCX BTS PNK OEM OQB OQX OPR SNP DJI NIM WCB",
     "CMES": "CME CBT CMX NYM",

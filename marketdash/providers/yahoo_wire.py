@@ -23,10 +23,6 @@ class Answer(NamedTuple):
 class Wire:
     """Asks Yahoo through a yfinance session that nobody else in the process shares.
 
-    yfinance keeps one session, cookie and crumb per process; a person's own yfinance calls in the same
-    notebook, or a second client with another address, would change them under our feet. So this one is
-    made past the singleton.
-
     `session` may be any curl_cffi or requests session; without one a browser-like curl_cffi session is
     made, or, if `base_url` is set, a session that sends everything to that address.
     """
@@ -36,10 +32,9 @@ class Wire:
         if session is None:
             session = RedirectedSession(base_url, timeout) if base_url else BrowserSession(timeout)
         self.session = session
-        self._yfinance = type.__call__(YfData, session=session)
-        if base_url:
-            # The cookie that yfinance keeps on disk is Yahoo's: a stand-in neither gets nor replaces it.
-            self._yfinance._cookie = True
+        # YfData is a singleton: a person's own yfinance calls in the same notebook, or a client with another
+        # address, would change session, cookie and crumb under our feet. So its metaclass is passed by.
+        self._yfinance = type.__call__(_Conversation, session=session)
 
     def get(self, url: str, params: dict[str, str]) -> Answer:
         """Ask, and return status and body; only what is not an answer at all is raised."""
@@ -47,14 +42,25 @@ class Wire:
             response = self._yfinance.get(url, params=params, timeout=self.timeout)
         except YFRateLimitError:
             return Answer(RATE_LIMITED, "Too Many Requests")
-        if self._yfinance._cookie is None:
-            # The session holds the cookie now; yfinance would ask for it again before every request unless
-            # it could write its disk cache.
-            self._yfinance._cookie = True
         return Answer(int(response.status_code), str(response.text))
 
     def close(self) -> None:
         self.session.close()
+
+
+class _Conversation(YfData):
+    """Keeps its cookie in memory.
+
+    yfinance keeps it in a SQLite file, and where it cannot, it asks for a new one before every request. A
+    stand-in must neither get Yahoo's cookie nor replace it.
+    """
+
+    def _load_cookie_curlCffi(self) -> bool:
+        return False
+
+    def _save_cookie_curlCffi(self) -> bool:
+        self._cookie = True
+        return True
 
 
 class BrowserSession(curl.Session):  # type: ignore[type-arg]

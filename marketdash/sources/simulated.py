@@ -40,6 +40,7 @@ class SimulatedSource(BaseSource):
 
     name = "simulated"
     mode = "simulated"
+    slow_history = False
     entitlement = Entitlement(note="Simulated: no real market")
 
     def __init__(
@@ -51,7 +52,7 @@ class SimulatedSource(BaseSource):
         rate: float = 2500.0,
         clock: Clock | None = None,
         origin: Any = None,
-        minutes: int = 480,
+        minutes: int = 1440,
         days: int = 250,
     ) -> None:
         given = {"seed": seed, "instruments": instruments, "rate": rate, "minutes": minutes, "days": days}

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,10 @@ PREFIXES = {PRE: "preMarket", REGULAR: "regularMarket", POST: "postMarket"}
 """Session → how the names of its price and time begin in a quote record."""
 
 AUCTION_US = 3_600_000_000
-"""How long after the close a regular print may still be the closing auction's: London's comes after 5 minutes."""
+"""How long after the close a regular print may be the closing auction's; London's comes after 5 minutes."""
+
+UNREACHED = 3
+"""Failures to reach Yahoo in a row after which the rest of the history is not asked for."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -62,9 +66,8 @@ class YahooSource(PolledSource):
         self.client = client or YahooClient(base_url=settings.yahoo_url, clock=clock)
         self.warnings: list[str] = []
         records = self._records(_symbols(argument) or settings.yahoo_symbols or tuple(COMPANIES))
-        super().__init__(
-            Universe(instrument_of(record, i) for i, record in enumerate(records)), clock=clock or self.client.clock
-        )
+        universe = Universe(instrument_of(record, i) for i, record in enumerate(records))
+        super().__init__(universe, clock=clock or self.client.clock)
         self.interval = self.cadence = settings.yahoo_interval
         self._changes = QuoteChanges(self.universe)
         self._seq, self._seq_lock = 0, threading.Lock()
@@ -92,20 +95,26 @@ class YahooSource(PolledSource):
 
         It is one request for each batch, at the client's pace: take the batches while they come. An
         instrument that fails is named in `warnings` and passed over; when Yahoo asks for silence, or
-        cannot be reached, the rest is left out.
+        cannot be reached several times in a row, the rest is left out.
         """
         delay = pd.Timedelta(self.entitlement.delay)
-        for width in ("1d", "1min"):
-            for instrument in self.universe:
-                try:
-                    bars = self.client.history(instrument, width, delay=delay)
-                except SourceError as error:
-                    self._warn(str(error))
-                    if isinstance(error, RateLimited) or not isinstance(error, YahooError):
-                        return
-                    continue
-                if len(bars):
-                    yield self._event("bars", bars)
+        unreached = 0
+        for width, instrument in product(("1d", "1min"), self.universe):
+            try:
+                bars = self.client.history(instrument, width, delay=delay)
+            except SourceError as error:
+                self._warn(str(error))
+                unreached = 0 if isinstance(error, YahooError) else unreached + 1
+                if isinstance(error, RateLimited) or unreached == UNREACHED:
+                    return
+                continue
+            unreached = 0
+            if len(bars):
+                yield self._event("bars", bars)
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        self.client.close()
 
     def _records(self, symbols: Iterable[str]) -> list[Record]:
         wanted = tuple(dict.fromkeys(symbol.upper() for symbol in symbols))
@@ -117,8 +126,8 @@ class YahooSource(PolledSource):
             self._warn(f"Yahoo does not know {', '.join(unknown)}: left out.")
         for record in found.values():
             if not has_known_hours(record):
-                exchange = record.get("exchange")
-                self._warn(f"{record['symbol']}: the hours of exchange {exchange!r} are not known; taken as always open.")
+                where = f"exchange {record.get('exchange')!r} of {record['symbol']}"
+                self._warn(f"The hours of {where} are not known: taken as always open.")
         return [found[symbol] for symbol in wanted if symbol in found]
 
     def _entitle(self, records: Sequence[Record]) -> None:
@@ -132,8 +141,12 @@ class YahooSource(PolledSource):
             first = self._seq
             self._seq += len(rows)
         days = pa.array(rows["trading_day"].to_numpy(np.int32)).cast(pa.date32())
-        columns = {name: rows[name] for name in rows} | {"trading_day": days, "source": [self.name] * len(rows)}
-        columns["seq"] = np.arange(first, first + len(rows), dtype=np.int64)
+        # What Yahoo does not tell is NaN here, and null from here on.
+        columns = {str(name): pa.array(rows[name], from_pandas=True) for name in rows} | {
+            "trading_day": days,
+            "source": [self.name] * len(rows),
+            "seq": np.arange(first, first + len(rows), dtype=np.int64),
+        }
         return topic, conform(topic, columns, f"source {self.name}")
 
     def _warn(self, sentence: str) -> None:
@@ -211,7 +224,7 @@ class QuoteChanges:
     def _sizes(self, ids: Ints, volume: Floats, day: Ints) -> Floats:
         before, day_before = self._volume[ids], self._volume_day[ids]
         fresh = day > day_before
-        # The highest volume of the day counts: a server that lags behind must not make the same shares trade twice.
+        # The day's highest volume counts: a server that lags behind must not make shares trade twice.
         self._volume[ids] = np.where(fresh, volume, np.fmax(before, volume))
         self._volume_day[ids] = np.maximum(day, day_before)
         size = np.where(fresh, volume, np.maximum(volume - before, 0.0))

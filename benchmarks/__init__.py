@@ -1,0 +1,1 @@
+"""What marketdash costs, measured: `python -m benchmarks --only engine,page`."""

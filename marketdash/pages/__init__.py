@@ -1,0 +1,1 @@
+"""Pages arrange views on a screen."""

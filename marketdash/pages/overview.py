@@ -1,0 +1,175 @@
+"""The overview: the first screen, one market at a glance."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import panel as pn
+import panel_material_ui as pmui
+import param
+
+from marketdash.clock import ReplayClock
+from marketdash.errors import MarketdashError
+from marketdash.market import Market
+from marketdash.pages.bar import Bar
+from marketdash.pages.board import Board
+from marketdash.pages.controls import Controls
+from marketdash.pages.desk import Desk
+from marketdash.views.pump import Pump
+from marketdash.views.theme import ACCENT, FONT
+
+log = logging.getLogger(__name__)
+
+THEME = {
+    "dark": {
+        "palette": {
+            "primary": {"main": ACCENT},
+            "background": {"default": "#0e1218", "paper": "#151b23"},
+            "divider": "#252d38",
+        },
+        "typography": {"fontFamily": FONT},
+    },
+    "light": {
+        "palette": {
+            "primary": {"main": "#2b6ae0"},
+            "background": {"default": "#f4f6f9", "paper": "#ffffff"},
+            "divider": "#e1e6ed",
+        },
+        "typography": {"fontFamily": FONT},
+    },
+}
+
+
+class Overview(param.Parameterized):
+    """One viewer's screen: picks a market from the desk, shows it, and gives it back when closed.
+
+    `source` and `symbol` are this viewer's state; the page keeps them in its address.
+    """
+
+    source = param.String(default="", doc="The market that is shown.")
+    symbol = param.String(default="", doc="The instrument that is selected.")
+
+    def __init__(self, desk: Desk, *, principal: str = "anonymous", display_hz: float = 5.0, **params: Any) -> None:
+        self.desk, self.principal = desk, principal
+        self.market: Market | None = None
+        self.pump = Pump(hz=display_hz)
+        self._closed = False
+        params["source"] = params.get("source") or desk.default
+        super().__init__(**params)
+        self.notice = pmui.Alert("", severity="info", sizing_mode="stretch_width", visible=False, margin=(4, 0))
+        self.trouble = Trouble()
+        self.body = pn.Column(sizing_mode="stretch_width", margin=0, styles={"gap": "10px"})
+        choices = desk.choices()
+        known = {choice.source for choice in choices}
+        self.bar = Bar(choices, self.source if self.source in known else desk.default, self._pick)
+        self.show()
+        self.pump.add(self.bar)
+        self.pump.add(self.trouble)
+        self.param.watch(lambda _: self.show(), "source")
+
+    def _pick(self, source: str) -> None:
+        self.symbol = ""
+        self.source = source
+
+    def show(self) -> None:
+        """Open the chosen market and draw it; what cannot be opened is told, and the default is shown."""
+        self._let_go()
+        self.notice.visible = False
+        market = self._take(self.source)
+        if market is None:
+            self.body.objects = []
+            return
+        self.market = self.bar.market = self.trouble.market = market
+        parts: list[Any] = []
+        if isinstance(market.clock, ReplayClock):
+            controls = Controls(market, market.clock)
+            self.pump.add(controls)
+            parts.append(controls.drawn)
+        board = Board(market, symbol=self.symbol if self.symbol in market.universe else "")
+        self.symbol = board.symbol
+        board.param.watch(lambda event: self.param.update(symbol=event.new), "symbol")
+        self._board = board
+        self.pump.add(board)
+        if market.source.reason:
+            self._tell(market.source.reason, "info")
+        self.body.objects = [*parts, board.drawn]
+        self.bar.tick()
+
+    def _take(self, source: str) -> Market | None:
+        try:
+            return self.desk.take(source, self.principal)
+        except MarketdashError as error:
+            self._tell(str(error), "warning")
+        if source == self.desk.default:
+            return None
+        try:
+            return self.desk.take(self.desk.default, self.principal)
+        except MarketdashError:
+            return None
+
+    def _tell(self, text: str, severity: str) -> None:
+        self.notice.param.update(object=text, severity=severity, visible=True)
+
+    def _let_go(self) -> None:
+        self.pump.views = [self.bar, self.trouble] if self.market is not None else []
+        market, self.market = self.market, None
+        self._board: Board | None = None
+        if market is not None:
+            self.bar.market = self.trouble.market = None
+            self.desk.give_back(market)
+
+    def close(self) -> None:
+        """Stop drawing and give the market back; closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        self._let_go()
+        self.pump.stop()
+
+    def page(self) -> Any:
+        """The page of this screen, to be served."""
+        return pmui.Page(
+            title="marketdash",
+            header=[self.bar.drawn],
+            main=[self.notice, self.trouble.drawn, self.body],
+            dark_theme=True,
+            theme_toggle=True,
+            theme_config=THEME,
+            busy_indicator=None,
+            sidebar_open=False,
+            meta={"title": "marketdash"},
+        )
+
+
+class Trouble(pn.viewable.Viewer):
+    """Says on screen what is wrong with the market's source or a stage, while it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.market: Market | None = None
+        self.pump: Pump | None = None
+        self._text = ""
+        self.drawn = pmui.Alert("", severity="error", sizing_mode="stretch_width", visible=False, margin=(4, 0))
+
+    def tick(self) -> bool:
+        """Show or hide; returns whether something changed."""
+        text = trouble_text(self.market) if self.market is not None else ""
+        if text == self._text:
+            return False
+        self._text = text
+        self.drawn.param.update(object=text or " ", visible=bool(text))
+        return True
+
+    def __panel__(self) -> Any:
+        return self.drawn
+
+
+def trouble_text(market: Market) -> str:
+    """What a viewer must know about a market that does not work as it should; empty when it does."""
+    if market.status.state in ("retrying", "stalled"):
+        return f"{market.source.name} is {market.status.state}. {market.status.message}"
+    failing = [stage for stage in market.health.failing if not stage.name.startswith("source ")]
+    if failing:
+        return f"{failing[0].name} fails: {failing[0].last_error}"
+    return ""

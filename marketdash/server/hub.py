@@ -1,0 +1,171 @@
+"""The hub of one process: the live markets that viewers share, the replays they own, the screens that are open."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from functools import cache
+
+from marketdash.errors import CapacityError, EntitlementError
+from marketdash.log import SessionLibrary
+from marketdash.market import Market, open_market
+from marketdash.pages.desk import Choice
+from marketdash.settings import Settings, load_settings
+from marketdash.sources.auto import choose
+from marketdash.sources.base import make_source
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Hub:
+    """Hands out markets (a `Desk`).
+
+    A replay is private: each `take` opens one, at most `settings.replays` at a time. Every other market
+    is opened once, shared, and closed when its last viewer has left; the default one stays. `loopback` says whether the server can only be
+    reached from this machine; a source that forbids redistribution is shown nowhere else, and to one
+    principal, unless the settings state a licence.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        source: str | None = None,
+        start: str | None = None,
+        pace: float | None = None,
+        loopback: bool = False,
+    ) -> None:
+        self.settings = settings or load_settings()
+        self.asked = source or self.settings.source
+        self.start, self.pace, self.loopback = start, pace, loopback
+        self.reason = ""
+        self.screens: set[object] = set()
+        self._default = ""
+        self._shared: dict[str, Market] = {}
+        self._private: list[Market] = []
+        self._viewers: Counter[int] = Counter()
+        self._principals: dict[int, Counter[str]] = {}
+
+    @property
+    def default(self) -> str:
+        """The source that a new viewer sees; `auto` is decided once, when it is first asked for."""
+        if not self._default:
+            self._default = self.asked
+            if self.asked.casefold() == "auto":
+                self._default, self.reason = choose()
+            elif self.asked.casefold() == "replay":
+                self._default = "replay:us-2010-daily"
+        return self._default
+
+    def choices(self) -> list[Choice]:
+        """The default, the recorded sessions, and the simulated market."""
+        choices = [
+            Choice(f"replay:{manifest.name}", manifest.title, manifest.note)
+            for manifest in SessionLibrary().manifests()
+        ]
+        choices.append(Choice("simulated", "Simulated market", "Invented companies, always open."))
+        if self.default not in {choice.source for choice in choices}:
+            choices.insert(0, Choice(self.default, self.default.partition(":")[0].capitalize()))
+        return choices
+
+    def take(self, source: str, principal: str) -> Market:
+        market = self._take_replay(source) if source.startswith("replay:") else self._take_shared(source)
+        try:
+            self._check(market, principal)
+        except EntitlementError:
+            self._close_unwatched(market)
+            raise
+        self._viewers[id(market)] += 1
+        self._principals.setdefault(id(market), Counter())[principal] += 1
+        return market
+
+    def give_back(self, market: Market, principal: str = "anonymous") -> None:
+        self._viewers[id(market)] -= 1
+        self._principals[id(market)][principal] -= 1
+        self._close_unwatched(market)
+
+    def _take_replay(self, source: str) -> Market:
+        if len(self._private) >= self.settings.replays:
+            hint = "Close another one, or raise the setting `replays`."
+            raise CapacityError("Replays in this process", f"at most {self.settings.replays}", "one more", hint)
+        own = source == self.default
+        market = open_market(source, start=self.start if own else None, pace=self.pace if own else None)
+        if own:
+            market.source.reason = self.reason
+        self._private.append(market)
+        return market
+
+    def _take_shared(self, source: str) -> Market:
+        market = self._shared.get(source)
+        if market is None or market.closed:
+            made = make_source(source)
+            if source == self.default:
+                made.reason = self.reason if made.mode == "replay" else ""
+            market = self._shared[source] = open_market(made)
+        return market
+
+    def _check(self, market: Market, principal: str) -> None:
+        source = market.source
+        if source.entitlement.redistributable or source.name in self.settings.licences:
+            return
+        hint = f"State your licence in the setting `licences.{source.name}` if you have one."
+        if not self.loopback:
+            raise EntitlementError(
+                f"{source.name}: {source.entitlement.note}", "a server on 127.0.0.1", "one that others reach", hint
+            )
+        others = {name for name, count in self._principals.get(id(market), {}).items() if count} - {principal}
+        if others:
+            raise EntitlementError(f"{source.name}: {source.entitlement.note}", "one viewer", "a second one", hint)
+
+    def _close_unwatched(self, market: Market) -> None:
+        if self._viewers[id(market)] > 0 or market is self._shared.get(self.default):
+            return
+        del self._viewers[id(market)]
+        self._principals.pop(id(market), None)
+        if market in self._private:
+            self._private.remove(market)
+        else:
+            self._shared = {name: item for name, item in self._shared.items() if item is not market}
+        market.close()
+
+    @property
+    def replays(self) -> int:
+        """How many private replays are running."""
+        return len(self._private)
+
+    @property
+    def markets(self) -> list[Market]:
+        """Shared markets first, then replays."""
+        return [*self._shared.values(), *self._private]
+
+    def viewers(self, market: Market) -> int:
+        return self._viewers[id(market)]
+
+    def close(self) -> None:
+        """Close all markets."""
+        for market in self.markets:
+            market.close()
+        self._shared.clear()
+        self._private.clear()
+
+
+def is_loopback(host: str) -> bool:
+    return host in LOOPBACK
+
+
+@cache
+def hub() -> Hub:
+    """The hub of this process; `panel serve` runs the app's file once per viewer, but imports this once."""
+    return Hub(loopback=_served_on_loopback(sys.argv))
+
+
+def _served_on_loopback(argv: list[str]) -> bool:
+    # `panel serve` listens on every address unless it is told one, and tells nobody: what cannot be known is no.
+    for i, argument in enumerate(argv):
+        name, _, value = argument.partition("=")
+        if name == "--address":
+            return is_loopback(value or (argv[i + 1] if i + 1 < len(argv) else ""))
+    return False
