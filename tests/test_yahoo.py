@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 
+import exchange_calendars
 import pandas as pd
 import pytest
 import requests
 
-from marketdash.calendars import calendar
 from marketdash.clock import to_us
 from marketdash.errors import SourceError, UnknownNameError
 from marketdash.instruments import UNCLASSIFIED, Instrument
@@ -197,6 +197,12 @@ class TestTicks:
         assert tick["time"] == pd.Timestamp(kept, tz="UTC")
         assert tick["session"] == 1
         assert str(tick["trading_day"]) == "2026-11-20"
+
+    @pytest.mark.parametrize("when", [None, 0, -5, 10**30, "now"])
+    def test_a_price_without_a_usable_time_is_no_tick(self, yahoo, client, when):
+        yahoo.add("AAPL", 271.49)
+        yahoo.update("AAPL", regularMarketTime=when)
+        assert poll(source_of(client, "AAPL")) == {}
 
     def test_crypto_has_no_sizes_since_its_volume_is_that_of_24_hours(self, yahoo, client):
         yahoo.add("BTC-USD", 90_000.0, volume=59_000_000_000)
@@ -455,8 +461,8 @@ FAULTS = {
     "server_error": "500 internal-error",
     "maintenance": "expected an answer in JSON.*down for maintenance",
     "torn": "expected an answer in JSON",
-    "hold": "expected an answer within 0.2 s.*Timeout",
-    "reset": "expected an answer within 0.2 s.*Connection",
+    "hold": "expected an answer within 0.5 s.*Timeout",
+    "reset": "expected an answer within 10 s.*Connection",
 }
 
 
@@ -465,7 +471,7 @@ class TestFailures:
     @pytest.mark.parametrize("fault", FAULTS)
     def test_every_fault_becomes_one_clear_error(self, yahoo, hands, fault, endpoint):
         yahoo.add("AAPL", 271.49)
-        with client_of(yahoo, hands, timeout=0.2) as client:
+        with client_of(yahoo, hands, timeout=0.5 if fault == "hold" else 10.0) as client:
             client.quotes(["AAPL"])
             yahoo.fail(fault, endpoint)
             ask = {
@@ -521,7 +527,7 @@ class TestFailures:
             began = time.monotonic()
             with pytest.raises(SourceError, match="Is this machine connected"):
                 client.quotes(["AAPL"])
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 5
 
     def test_the_browser_s_session_fails_the_same_way(self, hands):
         from marketdash.providers.yahoo_wire import BrowserSession
@@ -639,7 +645,7 @@ class TestProbe:
         yahoo.fail("hold")
         began = time.monotonic()
         reach = client.probe(timeout=0.2)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert not reach
         assert reach.reason == "Yahoo did not answer within 0.2 s."
 
@@ -654,8 +660,8 @@ class TestProbe:
         with YahooClient(Stuck(), clock=hands) as client:
             began = time.monotonic()
             reach = client.probe(timeout=0.1)
+            assert time.monotonic() - began < 5
             answered.set()
-        assert time.monotonic() - began < 1
         assert not reach
 
 
@@ -679,9 +685,9 @@ class TestInstruments:
         record = {"symbol": "X", "exchange": "???", "exchangeTimezoneName": "Asia/Kolkata"}
         assert instrument_of(record).calendar == "XBOM"
 
-    def test_every_calendar_it_names_can_be_built_under_that_name(self):
+    def test_every_calendar_it_names_exists_under_that_name(self):
         names = {*_CALENDARS.values(), *_CALENDARS_BY_ZONE.values()}
-        assert {calendar(name).name for name in names} == names
+        assert names <= set(exchange_calendars.get_calendar_names(include_aliases=False))
 
     @pytest.mark.parametrize(
         ("unit", "currency", "price_unit"),
@@ -697,12 +703,14 @@ class TestInstruments:
         assert poll(source)["ticks"]["price"].tolist() == [92.5]
         assert source.universe[0].price_unit == "GBp"
 
-    @pytest.mark.parametrize("symbol", ["RELIANCE.NS", "RELIANCE.BO"])
-    def test_india_trades_by_its_own_calendar(self, yahoo, client, hands, symbol):
-        yahoo.add(symbol, 1423.5, time=hands.set("2026-11-20 04:00"))
+    @pytest.mark.parametrize(
+        ("symbol", "hours"), [("RELIANCE.NS", "XBOM"), ("RELIANCE.BO", "XBOM"), ("0700.HK", "XHKG")]
+    )
+    def test_asia_trades_by_its_own_calendars(self, yahoo, client, hands, symbol, hours):
+        yahoo.add(symbol, 1423.5, time=hands.set("2026-11-20 05:30"))
         source = source_of(client, symbol)
         tick = poll(source)["ticks"].iloc[0]
-        assert source.universe[0].calendar == "XBOM"
+        assert source.universe[0].calendar == hours
         assert (tick["session"], str(tick["trading_day"])) == (1, "2026-11-20")
 
     @pytest.mark.parametrize(("hint", "tick"), [(2, 0.01), (4, 0.0001), (0, 1.0), (None, 0.01)])

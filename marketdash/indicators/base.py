@@ -163,9 +163,12 @@ def indicator(
     raises `IndicatorError`.
     """
 
+    # Checked at once: `@indicator` without a name would otherwise register nothing, and say nothing.
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        hint = 'Write @indicator("my_signal").'
+        raise IndicatorError("The name of an indicator", "letters, digits and underscores", repr(name), hint)
+
     def register(function: Callable[..., Any]) -> Indicator:
-        if not name.isidentifier() or keyword.iskeyword(name):
-            raise IndicatorError("The name of an indicator", "letters, digits and underscores", repr(name))
         drawn = (VALUE,) if outputs is None else tuple(outputs)
         by_name = dict.fromkeys(drawn, styles) if styles is None or isinstance(styles, str) else dict(styles)
         if wrong := [style for style in by_name.values() if style is not None and style not in STYLES]:

@@ -102,6 +102,7 @@ class Market:
         if self._jumps:
             self._jumps()
         self._runner.stop()
+        self.graph.close()
         self.status = Status("closed", "This market was closed.")
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from streamz import Stream
+from streamz import Sink, Stream
 
 from marketdash.frames import BarStore, LastPrices, RollingFrame
 from marketdash.indicators.spec import Spec
@@ -125,6 +125,16 @@ class Graph:
         for feed in self._feeds:
             feed.sent[:] = 0
             feed.touched[:] = self.store.touched
+
+    def close(self) -> None:
+        """Take all sinks down, ours and those that were attached: streamz would keep them for ever."""
+        nodes = [self.root, *(feed.node for feed in self._feeds)]
+        for node in nodes:
+            nodes.extend(item for item in node.downstreams if item not in nodes)
+        for node in nodes:
+            if isinstance(node, Sink):
+                node.destroy()
+        self._feeds.clear()
 
     def listen(
         self,

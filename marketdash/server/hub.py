@@ -7,13 +7,13 @@ import sys
 from collections import Counter
 from functools import cache
 
-from marketdash.errors import CapacityError, EntitlementError
+from marketdash.errors import CapacityError, ClockError, EntitlementError
 from marketdash.log import SessionLibrary
 from marketdash.market import Market, open_market
 from marketdash.pages.desk import Choice
 from marketdash.settings import Settings, load_settings
 from marketdash.sources.auto import choose
-from marketdash.sources.base import make_source
+from marketdash.sources.base import Source, make_source
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class Hub:
         self.reason = ""
         self.screens: set[object] = set()
         self._default = ""
+        self._prepared: Source | None = None
         self._shared: dict[str, Market] = {}
         self._private: list[Market] = []
         self._viewers: Counter[int] = Counter()
@@ -101,11 +102,21 @@ class Hub:
     def _take_shared(self, source: str) -> Market:
         market = self._shared.get(source)
         if market is None or market.closed:
-            made = make_source(source)
-            if source == self.default:
-                made.reason = self.reason if made.mode == "replay" else ""
+            made, self._prepared = self._prepared, None
+            if made is None or source != self.default:
+                made = make_source(source)
             market = self._shared[source] = open_market(made)
         return market
+
+    def prepare(self) -> None:
+        """Make the default source once, so that what is wrong with it is said before anybody looks."""
+        if self.default.startswith("replay:"):
+            timing = {"start": self.start, "pace": self.pace}
+            make_source(self.default, **{name: value for name, value in timing.items() if value is not None})
+        else:
+            if self.start is not None or self.pace is not None:
+                raise ClockError(f"{self.default} with a start or a pace", "a replay", "a live source")
+            self._prepared = make_source(self.default)
 
     def _check(self, market: Market, principal: str) -> None:
         source = market.source

@@ -269,8 +269,9 @@ def _numbers(records: Sequence[Record], field: str) -> Floats:
 
 
 def _microseconds(records: Sequence[Record], field: str) -> Ints:
-    """Yahoo's seconds as microseconds; 0 where they are absent."""
-    return (np.nan_to_num(_numbers(records, field)) * 1e6).astype(np.int64)
+    """Yahoo's seconds as microseconds; 0 where they are absent or no time of our century."""
+    seconds = np.nan_to_num(_numbers(records, field))
+    return (np.where((seconds > 0) & (seconds < 4e9), seconds, 0) * 1e6).astype(np.int64)
 
 
 def _symbols(argument: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import panel as pn
-from panel.io.document import set_curdoc
+from panel.io.state import set_curdoc
 
 log = logging.getLogger(__name__)
 

@@ -70,14 +70,11 @@ def test_its_reach_is_enough_for_the_value_of_the_whole_history(found: Indicator
 
 
 @every_indicator
-@pytest.mark.parametrize(("count", "instruments"), [(0, 2), (1, 2), (2, 1), (30, 0), (0, 0)])
-def test_it_takes_any_number_of_bars_and_instruments(
-    found: Indicator, count: int, instruments: int, make_bars: Callable[..., BarHistory]
-):
-    history = make_bars(count, instruments)
-    for output, array in found.compute(history).items():
-        assert array.shape == (count, instruments), output
-        assert np.isnan(array[: found.warmup()]).all(), output
+def test_it_takes_any_number_of_bars_and_instruments(found: Indicator, make_bars: Callable[..., BarHistory]):
+    for shape in [(0, 2), (1, 2), (2, 1), (30, 0), (0, 0)]:
+        for output, array in found.compute(make_bars(*shape)).items():
+            assert array.shape == shape, output
+            assert np.isnan(array[: found.warmup()]).all(), output
 
 
 @every_indicator

@@ -155,6 +155,14 @@ def test_a_name_that_could_not_be_parsed_is_refused(name: str):
         indicator(name)(lambda bars: bars.close)
 
 
+def test_a_forgotten_name_is_not_passed_over():
+    with pytest.raises(IndicatorError, match="Write @indicator"):
+
+        @indicator  # type: ignore[arg-type]
+        def nameless(bars: BarHistory) -> pd.DataFrame:
+            return bars.close
+
+
 def test_parameters_are_converted_to_the_kind_of_their_defaults(bars: BarHistory):
     @indicator("kinds", limits={"n": (1, 9)})
     def kinds(bars: BarHistory, n: int = 3, factor: float = 1.0, label: str = "x", quiet: bool = False):
