@@ -27,23 +27,31 @@ class LocalBus:
     """
 
     def __init__(self, on_error: Callable[[Handler, Exception], None]) -> None:
-        self._handlers: dict[str, list[Handler]] = {}
+        self._handlers: dict[str, list[_Subscription]] = {}
         self._on_error = on_error
 
     def publish(self, topic: str, batch: pa.RecordBatch) -> None:
         for name in (topic, ALL):
-            for handler in self._handlers.get(name, ()):
+            for subscription in self._handlers.get(name, ()):
                 try:
-                    handler(topic, batch)
+                    subscription.handler(topic, batch)
                 except Exception as error:
-                    self._on_error(handler, error)
+                    self._on_error(subscription.handler, error)
 
     def subscribe(self, topic: str, handler: Handler) -> Callable[[], None]:
         """Call `handler(topic, batch)` for each batch of the topic until the returned function is called."""
-        handlers = [*self._handlers.get(topic, ()), handler]
-        self._handlers[topic] = handlers
+        subscription = _Subscription(handler)
+        # A new list each time: a batch that is on its way goes to those who were there when it set out.
+        self._handlers[topic] = [*self._handlers.get(topic, ()), subscription]
 
         def unsubscribe() -> None:
-            self._handlers[topic] = [item for item in self._handlers[topic] if item is not handler]
+            self._handlers[topic] = [item for item in self._handlers[topic] if item is not subscription]
 
         return unsubscribe
+
+
+class _Subscription:
+    """One of perhaps several subscriptions of the same handler."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler

@@ -11,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from marketdash.clock import to_timestamp, to_us
+from marketdash.clock import offset_us, to_us
 from marketdash.errors import UnknownNameError
 from marketdash.schema import SESSIONS
 
 DAY_US = 86_400_000_000
+FOREVER = 2**62
+"""Later than any moment, and far enough from where a 64-bit number ends to be added to."""
+EARLIEST, LATEST = pd.Timestamp(1970, 1, 1), pd.Timestamp(2100, 1, 1)
 PRE, REGULAR, POST, OVERNIGHT = range(len(SESSIONS))
 
 Ints = npt.NDArray[np.int64]
@@ -38,6 +41,7 @@ EXTENDED: Mapping[str, ExtendedHours] = {
 class Segments(NamedTuple):
     """Consecutive stretches of time without holes, as columns; moments in microseconds (UTC).
 
+    The first one begins before all time and the last one ends after it, so that every moment has its row.
     A trading day owns all that follows the end of the trading day before, so that what is printed at
     night belongs to the day that comes. `day` counts days since 1970-01-01; `day_open` is the regular
     open of that day; `offset` is what the zone adds to UTC at the segment's start.
@@ -55,30 +59,50 @@ class Segments(NamedTuple):
         """Row of the segment that holds each moment; the first or last one for moments outside."""
         return np.clip(np.searchsorted(self.start, us, side="right") - 1, 0, len(self.start) - 1)
 
+    def row(self, us: int) -> int:
+        """Row of the segment that holds one moment."""
+        return int(np.searchsorted(self.start, us, side="right")) - 1
+
 
 class Calendar:
     """One exchange's calendar, by its MIC (`XNYS`, `XLON`, `CMES` …) or `24/7`."""
 
     def __init__(self, name: str, tz: str, exchange: Any) -> None:
         self.name, self.tz, self._exchange = name, tz, exchange
+        self._kept: dict[tuple[int, int], Segments] = {}
 
     def __repr__(self) -> str:
         return f"<Calendar {self.name} {self.tz}>"
 
-    @lru_cache(maxsize=8)  # noqa: B019 - calendars are few and live as long as the process
     def segments(self, first_us: int, last_us: int) -> Segments:
         """The segments from the trading day before `first_us` to the one after `last_us`.
 
-        Beyond the last day that the exchange's calendar knows there are no segments; `last_day` says so.
+        Before the first and after the last day that the exchange's calendar can tell (some begin in the
+        nineties, most end in a year) all is one overnight segment, whose trading day is the nearest known one.
         """
-        first = pd.Timestamp(first_us, unit="us").normalize() - pd.Timedelta(days=7)
-        last = pd.Timestamp(last_us, unit="us").normalize() + pd.Timedelta(days=7)
-        schedule = self._exchange.schedule.loc[first:last]
-        return _segments(self.name, self.tz, schedule)
+        found = self._kept.get((first_us, last_us))
+        if found is None:
+            found = _segments(self.name, self.tz, self._schedule(first_us, last_us))
+            if len(self._kept) >= 32:  # a moving "now" asks for a new stretch each month
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[first_us, last_us] = found
+        return found
+
+    def _schedule(self, first_us: int, last_us: int) -> pd.DataFrame:
+        margin = 7 * DAY_US
+        first, last = (pd.Timestamp(us // DAY_US, unit="D") for us in (first_us - margin, last_us + margin))
+        known = self._exchange
+        if first < known.first_session or last > known.last_session:
+            # Twenty years back and one ahead are what exchange_calendars computes unasked.
+            self._exchange = known = _reaching(known, first, last)
+        schedule = known.schedule.loc[first:last]
+        if schedule.empty:
+            schedule = known.schedule.iloc[:1] if last < known.first_session else known.schedule.iloc[-1:]
+        return schedule
 
     @property
     def last_day(self) -> pd.Timestamp:
-        """The last trading day that this calendar knows."""
+        """The last trading day that this calendar knows so far."""
         return self._exchange.last_session  # type: ignore[no-any-return]
 
     def is_open(self, us: int) -> bool:
@@ -88,18 +112,17 @@ class Calendar:
     def session(self, us: int) -> str:
         """The name of the session at this moment."""
         segments = self._around(us)
-        i = int(segments.find(np.array([us]))[0])
-        inside = segments.start[i] <= us < segments.end[i]
-        return SESSIONS[int(segments.session[i])] if inside else "overnight"
+        return SESSIONS[int(segments.session[segments.row(us)])]
 
     def trading_day(self, us: int) -> pd.Timestamp:
         """The trading day (a date) to which this moment belongs."""
         segments = self._around(us)
-        return pd.Timestamp(int(segments.day[int(segments.find(np.array([us]))[0])]), unit="D")
+        return pd.Timestamp(int(segments.day[segments.row(us)]), unit="D")
 
     def next_open(self, us: int) -> int | None:
         """The next regular open after this moment, or None beyond what the calendar knows."""
-        segments = self._around(us)
+        # The longest holiday that exchanges keep is China's new year: eleven days.
+        segments = self._range(us, us + 30 * DAY_US)
         opens = segments.start[segments.session == REGULAR]
         later = opens[opens > us]
         return int(later[0]) if len(later) else None
@@ -108,7 +131,7 @@ class Calendar:
         """Microseconds of regular session between two moments: the age that a price has in market time."""
         if until_us <= since_us:
             return 0
-        segments = self._around(since_us) if until_us - since_us < DAY_US else self._range(since_us, until_us)
+        segments = self._range(since_us, until_us)
         regular = segments.session == REGULAR
         start = np.maximum(segments.start[regular], since_us)
         end = np.minimum(segments.end[regular], until_us)
@@ -157,18 +180,31 @@ def calendar(name: str) -> Calendar:
     return Calendar(exchange.name, str(exchange.tz), exchange)
 
 
+def _reaching(exchange: Any, first: pd.Timestamp, last: pd.Timestamp) -> Any:
+    """The same calendar over a longer time, as far as its makers know it."""
+    import exchange_calendars
+
+    earliest, latest = exchange.bound_min() or EARLIEST, exchange.bound_max() or LATEST
+    # Whole decades and a year more, so that a growing history asks seldom.
+    start = max(pd.Timestamp(min(first, exchange.first_session).year // 10 * 10, 1, 1), EARLIEST, earliest)
+    end = min(max(last + pd.Timedelta(days=366), exchange.last_session), LATEST, latest)
+    a_week = pd.Timedelta(days=7)
+    if start > exchange.first_session - a_week and end < exchange.last_session + a_week:
+        return exchange
+    return exchange_calendars.get_calendar(exchange.name, start=start, end=max(end, exchange.last_session))
+
+
 def _segments(name: str, tz: str, schedule: pd.DataFrame) -> Segments:
     extended = EXTENDED.get(name)
     rows: list[tuple[int, int, int, int, int, int]] = []
-    previous_end: int | None = None
+    previous_end = -FOREVER
     for day, times in zip(schedule.index, schedule.itertuples(index=False), strict=True):
         opened, closed = to_us(times.open), to_us(times.close)
         number = to_us(day) // DAY_US
         pre, post = opened, closed
         if extended:
             pre, post = _extended(day, opened, closed, tz, extended)
-        begin = previous_end if previous_end is not None else min(pre, opened)
-        parts = [(begin, pre, OVERNIGHT), (pre, opened, PRE)]
+        parts = [(previous_end, pre, OVERNIGHT), (pre, opened, PRE)]
         if pd.isna(times.break_start):
             parts.append((opened, closed, REGULAR))
         else:
@@ -177,8 +213,10 @@ def _segments(name: str, tz: str, schedule: pd.DataFrame) -> Segments:
         parts.append((closed, post, POST))
         rows += [(start, end, code, number, opened, closed) for start, end, code in parts if start < end]
         previous_end = post
-    start, end, code, number, day_open, day_close = np.array(rows, np.int64).reshape(-1, 6).T.copy()
-    return Segments(start, end, code, number, day_open, day_close, _offsets(start, tz))
+    day, opened, closed = rows[-1][3:]
+    rows.append((previous_end, FOREVER, OVERNIGHT, day, opened, closed))
+    start, end, code, number, day_open, day_close = np.array(rows, np.int64).T.copy()
+    return Segments(start, end, code, number, day_open, day_close, _offsets(np.maximum(start, 0), tz))
 
 
 def _extended(
@@ -192,5 +230,4 @@ def _extended(
 
 
 def _offsets(start: Ints, tz: str) -> Ints:
-    local = [to_timestamp(int(us), tz).utcoffset() for us in start]
-    return np.array([int(offset.total_seconds() * 1e6) if offset else 0 for offset in local], np.int64)
+    return np.array([offset_us(int(us), tz) for us in start], np.int64)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
+import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,11 @@ import pandas as pd
 from marketdash.errors import ClockError
 
 STEPS = ("event", "bar", "session")
+
+log = logging.getLogger(__name__)
+
+_DAY_US = 86_400_000_000
+_DATED = re.compile(r"(?!\s*T?\d{1,2}:).*(\d{4}|\d[-/.]\d)")
 
 
 @runtime_checkable
@@ -75,6 +83,15 @@ class Timeline:
         return int(self.opens[i] + active - self._before[i])
 
 
+class _Position(NamedTuple):
+    """The moment `us` was reached when the wall clock showed `wall`; from there on, `pace` while `playing`."""
+
+    wall: float
+    us: int
+    playing: bool
+    pace: float
+
+
 class ReplayClock:
     """A clock that plays a timeline: play, pause, any pace, step, seek both ways.
 
@@ -83,7 +100,8 @@ class ReplayClock:
     which the log has something (None when it has nothing more); steps need it.
 
     Callbacks given to `on_jump` are called after the position was set by hand, with the moment before
-    and the moment after; those given to `on_change` after anything changed that a screen may show.
+    and the moment after; the clock stands still until they return. Those given to `on_change` are called
+    after anything changed that a screen may show. All methods may be called from any thread.
     """
 
     def __init__(
@@ -99,10 +117,11 @@ class ReplayClock:
     ) -> None:
         self.timeline, self.tz = timeline, tz
         self._wall, self._next_event = wall, next_event
-        self._pace = _checked_pace(pace)
-        self._playing = playing
         self.first = timeline.start if start is None else self._bounded(start)
-        self._anchor = (wall(), self.first)
+        # Readers take the position whole and without the lock: who holds it may be waiting for them.
+        self._position = _Position(wall(), self.first, playing, _checked_pace(pace))
+        self._lock = threading.RLock()
+        self._jumping = 0
         self._jump_callbacks: list[Callable[[int, int], None]] = []
         self._change_callbacks: list[Callable[[], None]] = []
 
@@ -111,16 +130,16 @@ class ReplayClock:
         return f"<ReplayClock {to_timestamp(self.now_us(), self.tz):%Y-%m-%d %H:%M:%S %Z} {state} at pace {self.pace:g}>"
 
     def now_us(self) -> int:
-        wall, us = self._anchor
-        if not self._playing:
-            return us
-        elapsed = self._wall() - wall
+        position = self._position
+        if not position.playing or self._jumping:
+            return position.us
+        elapsed = self._wall() - position.wall
         if elapsed <= 0:
-            return us
-        if math.isinf(self._pace):
-            return max(us, self.timeline.end)
-        active = self.timeline.active(us) + int(elapsed * self._pace * 1e6)
-        return max(us, self.timeline.at(active))
+            return position.us
+        if math.isinf(position.pace):
+            return max(position.us, self.timeline.end)
+        active = self.timeline.active(position.us) + int(min(elapsed * position.pace * 1e6, self.timeline.length))
+        return max(position.us, self.timeline.at(active))
 
     def now(self) -> pd.Timestamp:
         """The moment of the replay, in the exchange's zone."""
@@ -128,7 +147,7 @@ class ReplayClock:
 
     @property
     def playing(self) -> bool:
-        return self._playing and not self.finished
+        return self._position.playing and not self.finished
 
     @property
     def finished(self) -> bool:
@@ -136,42 +155,44 @@ class ReplayClock:
 
     @property
     def pace(self) -> float:
-        return self._pace
+        return self._position.pace
 
     @pace.setter
     def pace(self, pace: float) -> None:
-        pace = _checked_pace(pace)
-        self._anchor = (self._wall(), self.now_us())
-        self._pace = pace
-        self._changed()
+        self._set(pace=_checked_pace(pace))
 
     def play(self) -> None:
         """Go on from here; from the end, start again where this clock started."""
         if self.finished:
             self.seek(self.first)
-        self._anchor = (self._wall(), self.now_us())
-        self._playing = True
-        self._changed()
+        self._set(playing=True)
 
     def pause(self) -> None:
-        self._anchor = (self._wall(), self.now_us())
-        self._playing = False
-        self._changed()
+        self._set(playing=False)
 
     def seek(self, when: object) -> None:
         """Set the position; a time without a zone is the exchange's."""
-        before, after = self.now_us(), self._bounded(to_us(when, self.tz))
-        self._anchor = (self._wall(), after)
-        for callback in list(self._jump_callbacks):
-            callback(before, after)
-        # What the callbacks took is not the market's time.
-        self._anchor = (self._wall(), after)
+        after = self._bounded(to_us(when, self.tz))
+        with self._lock:
+            before = self.now_us()
+            self._jumping += 1
+            self._position = self._position._replace(wall=self._wall(), us=after)
+        try:
+            for callback in list(self._jump_callbacks):
+                callback(before, after)
+        finally:
+            with self._lock:
+                self._jumping -= 1
+                # What the callbacks took is not the market's time.
+                self._position = self._position._replace(wall=self._wall())
         self._changed()
 
     def step(self, by: str = "event", width_us: int = 60_000_000) -> None:
         """Pause, then go to the next event, the end of the bar it is in, or the end of its session."""
         if by not in STEPS:
             raise ClockError("clock.step", f"one of {', '.join(STEPS)}", repr(by))
+        if not width_us > 0:
+            raise ClockError("clock.step", "the width of a bar in microseconds", repr(width_us))
         self.pause()
         now = self.now_us()
         following = self._next_event(now) if self._next_event else None
@@ -182,31 +203,51 @@ class ReplayClock:
         else:
             i = int(np.searchsorted(self.timeline.closes, following, side="left"))
             close = int(self.timeline.closes[i]) if i < len(self.timeline.closes) else self.timeline.end
-            bar_end = -(-following // width_us) * width_us
-            self.seek(max(min(bar_end, close), following) if by == "bar" else max(close, following))
+            # Bars lie on the exchange's own clock, which may be half an hour apart from Greenwich.
+            local = following + offset_us(following, self.tz)
+            end = following - local % -width_us
+            self.seek(min(end, close) if by == "bar" and width_us < _DAY_US else close)
 
     def seconds_until(self, us: int) -> float:
         """Seconds of the wall until the moment `us` is reached; infinite while paused."""
-        if us <= self.now_us():
+        now, position = self.now_us(), self._position
+        if us <= now:
             return 0.0
         if not self.playing:
             return math.inf
-        return (self.timeline.active(us) - self.timeline.active(self.now_us())) / 1e6 / self._pace
+        return (self.timeline.active(us) - self.timeline.active(now)) / 1e6 / position.pace
 
     def on_jump(self, callback: Callable[[int, int], None]) -> Callable[[], None]:
-        self._jump_callbacks.append(callback)
-        return lambda: self._jump_callbacks.remove(callback)
+        return _added(self._jump_callbacks, callback)
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
-        self._change_callbacks.append(callback)
-        return lambda: self._change_callbacks.remove(callback)
+        return _added(self._change_callbacks, callback)
+
+    def _set(self, **changes: Any) -> None:
+        with self._lock:
+            self._position = self._position._replace(wall=self._wall(), us=self.now_us(), **changes)
+        self._changed()
 
     def _changed(self) -> None:
         for callback in list(self._change_callbacks):
-            callback()
+            try:
+                callback()
+            except Exception:
+                # One screen that fails must not keep the clock's news from the others.
+                log.exception("A listener of the clock failed")
 
     def _bounded(self, us: int) -> int:
         return min(max(us, self.timeline.start), self.timeline.end)
+
+
+def _added(callbacks: list[Any], callback: Any) -> Callable[[], None]:
+    callbacks.append(callback)
+
+    def remove() -> None:
+        if callback in callbacks:
+            callbacks.remove(callback)
+
+    return remove
 
 
 def _checked_pace(pace: float) -> float:
@@ -221,19 +262,32 @@ def _checked_pace(pace: float) -> float:
 
 
 def to_us(when: Any, tz: str = "UTC") -> int:
-    """Microseconds since 1970 of anything that names a moment; what carries no zone is in `tz`."""
-    if isinstance(when, int | np.integer):
+    """Microseconds since 1970 of anything that names a moment; what carries no zone is in `tz`.
+
+    >>> to_us("2018-11-16 10:30", "America/New_York")
+    1542382200000000
+    """
+    if isinstance(when, int | np.integer) and not isinstance(when, bool):
         return int(when)
     try:
+        if isinstance(when, bool | float | np.floating) or (isinstance(when, str) and not _DATED.match(when)):
+            # pandas would read a number as nanoseconds, and complete a bare "10:30" with the machine's date.
+            raise ValueError("no date")
         stamp = pd.Timestamp(when)
         if stamp is pd.NaT:
             raise ValueError("not a time")
         stamp = stamp.tz_localize(tz) if stamp.tzinfo is None else stamp
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ClockError("A time", "a date, '2018-11-16 10:30' or a Timestamp", repr(when)) from error
-    return int(stamp.value // 1000)  # Timestamp.value counts nanoseconds in any unit
+    return int(stamp.to_datetime64().astype("M8[us]").astype(np.int64))
 
 
 def to_timestamp(us: int, tz: str = "UTC") -> pd.Timestamp:
     """The moment `us` microseconds after 1970, in the zone `tz`."""
     return pd.Timestamp(us, unit="us", tz="UTC").tz_convert(tz)
+
+
+def offset_us(us: int, tz: str) -> int:
+    """What the zone `tz` adds to UTC at a moment, in microseconds."""
+    offset = to_timestamp(us, tz).utcoffset()
+    return int(offset.total_seconds() * 1e6) if offset else 0

@@ -28,13 +28,13 @@ class MarketdashError(Exception):
         super().__init__(where, expected, got, hint)
 
     def __str__(self) -> str:
-        sentence = self.where
+        sentence, got = self.where, str(self.got)
         if self.expected:
             sentence += f": expected {self.expected}"
-            if self.got != "":
-                sentence += f", got {self.got}"
-        elif self.got != "":
-            sentence += f": {self.got}"
+            if got:
+                sentence += f", got {got}"
+        elif got:
+            sentence += f": {got}"
         sentence = sentence.rstrip(".") + "."
         return f"{sentence} {self.hint}" if self.hint else sentence
 
@@ -55,6 +55,10 @@ class UnknownNameError(MarketdashError, LookupError):
             else:
                 hint = f"No {kind} is known here."
         super().__init__(f"Unknown {kind} {name!r}", hint=hint)
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, object, list[str], str]]:
+        # An exception is pickled with the arguments of its base class, which are others.
+        return type(self), (self.kind, self.name, self.known, self.hint)
 
 
 class SettingsError(MarketdashError, ValueError):

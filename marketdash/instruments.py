@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from marketdash.errors import SchemaError, UnknownNameError
@@ -81,7 +83,7 @@ class Universe(Sequence[Instrument]):
         self.symbols: tuple[str, ...] = tuple(item.symbol for item in self._instruments)
         self._ids = {item.symbol.casefold(): item.id for item in self._instruments}
         if len(self._ids) < len(self._instruments):
-            twice = pd.Series(self.symbols).loc[lambda s: s.str.casefold().duplicated()].tolist()
+            twice = [item.symbol for item in self._instruments if self._ids[item.symbol.casefold()] != item.id]
             raise SchemaError("A universe", "each symbol once", ", ".join(twice[:5]))
 
     @classmethod
@@ -120,13 +122,18 @@ class Universe(Sequence[Instrument]):
             symbols = [symbols]
         return np.array([self.id(symbol) for symbol in symbols], dtype=np.int32)
 
-    @property
+    @cached_property
     def calendars(self) -> tuple[str, ...]:
         """Names of the calendars in use, the most common one first."""
-        counts = pd.Series([item.calendar for item in self._instruments]).value_counts()
-        return tuple(counts.index)
+        return tuple(name for name, _ in Counter(item.calendar for item in self).most_common())
 
-    @property
+    @cached_property
+    def by_calendar(self) -> Mapping[str, np.ndarray[Any, np.dtype[np.int64]]]:
+        """Calendar name → the ids of its instruments."""
+        names = np.array([item.calendar for item in self], dtype=object)
+        return MappingProxyType({name: np.flatnonzero(names == name) for name in self.calendars})
+
+    @cached_property
     def sectors(self) -> tuple[str, ...]:
         """The sectors, sorted; what has none comes last."""
         return tuple(sorted({item.sector for item in self._instruments}, key=lambda s: (s == UNCLASSIFIED, s)))
@@ -145,4 +152,5 @@ class Universe(Sequence[Instrument]):
         if missing := {"id", "symbol"} - set(table.column_names):
             raise SchemaError("A table of instruments", "columns id and symbol", f"no {', '.join(sorted(missing))}")
         rows = table.select([name for name in table.column_names if name in known]).to_pylist()
-        return cls(Instrument(**row) for row in rows)
+        # A null is what the record says when nothing is said: its default.
+        return cls(Instrument(**{name: value for name, value in row.items() if value is not None}) for row in rows)

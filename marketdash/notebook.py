@@ -15,6 +15,7 @@ from marketdash.pages.board import Board
 from marketdash.pages.controls import Controls
 from marketdash.sources.replay import ReplaySource
 from marketdash.views.base import VIEWS, View
+from marketdash.views.cell import in_cell
 from marketdash.views.pump import Pump
 
 
@@ -40,6 +41,7 @@ class Demo(pn.viewable.Viewer):
         super().__init__()
         self.market = market
         self.pump: Pump | None = None
+        self._cell: Any = None
         self.board = Board(market)
         parts: list[Any] = [self.board.drawn]
         self.controls: Controls | None = None
@@ -52,10 +54,13 @@ class Demo(pn.viewable.Viewer):
         moved = self.controls.tick() if self.controls is not None else False
         return self.board.tick() or moved
 
+    def redraw(self) -> None:
+        self.board.redraw()
+
     def __panel__(self) -> Any:
-        if self.pump is None and pn.state.curdoc is None:
-            self.pump = Pump.in_notebook(self)
-        return self.drawn
+        if self._cell is None:
+            self._cell = in_cell(self)
+        return self._cell
 
 
 def view(name: str, market: Market, **options: Any) -> View:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from marketdash.errors import SchemaError, UnknownNameError
 
@@ -39,7 +40,7 @@ SESSIONS = ("pre", "regular", "post", "overnight")
 """Codes of the `session` column, in order; an int8 in batches."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Topic:
     """A named stream: its schema, and the columns that identify a row."""
 
@@ -50,6 +51,11 @@ class Topic:
     @property
     def required(self) -> frozenset[str]:
         return frozenset(field.name for field in self.schema if not field.nullable)
+
+    @cached_property
+    def never_null(self) -> tuple[int, ...]:
+        """Places of the columns that must have a value in every row."""
+        return tuple(i for i, field in enumerate(self.schema) if not field.nullable)
 
 
 def _topic(name: str, key: tuple[str, ...], **columns: pa.DataType | tuple[pa.DataType]) -> Topic:
@@ -139,14 +145,18 @@ def width_us(width: str) -> int:
 def conform(name: str, rows: Any, where: str = "A batch") -> pa.RecordBatch:
     """Fit rows to the schema of topic `name`: columns ordered, types cast, absent optional ones null.
 
-    `rows` may be a RecordBatch, a Table, a DataFrame or a mapping of columns. A missing column, an
-    unknown one, a value that cannot be cast or a null where none may be raises `SchemaError` naming
-    the column. A batch that already fits is returned as it is.
+    `rows` may be a RecordBatch, a Table, a DataFrame or a mapping of columns. Times carry a zone; what is
+    finer than a microsecond is cut off. A missing column, an unknown one, a value that cannot be cast or a
+    null where none may be raises `SchemaError` naming the column. A batch that already fits is returned
+    as it is.
     """
     wanted = topic(name)
     if isinstance(rows, pa.RecordBatch) and rows.schema.equals(wanted.schema):
+        for i in wanted.never_null:
+            if rows.column(i).null_count:
+                _refuse_null(f"{where} of {name}, column {wanted.schema.names[i]!r}", rows.column(i))
         return rows
-    columns = _columns(rows, where)
+    columns = _columns(rows, f"{where} of {name}")
     if unknown := sorted(set(columns) - set(wanted.schema.names)):
         hint = f"The columns of {name} are {', '.join(wanted.schema.names)}."
         raise SchemaError(f"{where} of {name}", "only columns of the topic", ", ".join(unknown), hint)
@@ -159,17 +169,21 @@ def conform(name: str, rows: Any, where: str = "A batch") -> pa.RecordBatch:
 
 
 def _columns(rows: Any, where: str) -> dict[str, Any]:
-    if isinstance(rows, pa.Table):
-        rows = rows.combine_chunks()
-        return {
-            name: column.chunk(0) if column.num_chunks else pa.array([], column.type)
-            for name, column in zip(rows.column_names, rows.columns, strict=True)
-        }
-    if isinstance(rows, pa.RecordBatch):
-        return dict(zip(rows.schema.names, rows.columns, strict=True))
-    if isinstance(rows, pd.DataFrame | Mapping):
-        return {str(name): rows[name] for name in rows}
-    raise SchemaError(where, "a RecordBatch, a Table, a DataFrame or a mapping of columns", type(rows).__name__)
+    if isinstance(rows, pa.RecordBatch | pa.Table):
+        names, values = rows.schema.names, rows.columns
+    elif isinstance(rows, pd.DataFrame):
+        names, values = [str(name) for name in rows], [rows.iloc[:, i] for i in range(rows.shape[1])]
+    elif isinstance(rows, Mapping):
+        names, values = [str(name) for name in rows], list(rows.values())
+    else:
+        expected = "a RecordBatch, a Table, a DataFrame or a mapping of columns"
+        raise SchemaError(where, expected, type(rows).__name__)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SchemaError(where, "each column once", f"{', '.join(twice)} twice")
+    for name, column in zip(names, values, strict=True):
+        if isinstance(column, str | bytes) or not hasattr(column, "__len__"):
+            raise SchemaError(f"{where}, column {name!r}", "a list or an array", repr(column)[:60])
+    return dict(zip(names, values, strict=True))
 
 
 def _array(topic: Topic, field: pa.Field, values: Any, length: int, where: str) -> pa.Array:
@@ -180,31 +194,61 @@ def _array(topic: Topic, field: pa.Field, values: Any, length: int, where: str) 
             raise SchemaError(spot, f"{field.type} values", "no such column", hint)
         return _nulls(field.type, length)
     try:
-        array = _cast(values, field.type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, TypeError) as error:
-        raise SchemaError(spot, f"{field.type} values", str(error).splitlines()[0]) from error
+        array = _cast(_from_python(values), field.type)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SchemaError(spot, f"{field.type} values", reason) from error
     if not field.nullable and array.null_count:
-        row = next(i for i in range(len(array)) if not array[i].is_valid)
-        raise SchemaError(spot, "a value in every row", f"none in row {row}")
+        _refuse_null(spot, array)
     return array
 
 
-def _cast(values: Any, kind: pa.DataType) -> pa.Array:
-    array = values if isinstance(values, pa.Array) else _from_python(values)
+def _refuse_null(spot: str, array: pa.Array) -> None:
+    row = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
+    raise SchemaError(spot, "a value in every row", f"none in row {row}")
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if array.type == kind:
         return array
-    if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(array.type):
-        array = array.cast(pa.utf8()).dictionary_encode()
-    if pa.types.is_timestamp(kind) and pa.types.is_timestamp(array.type) and array.type.tz is None:
-        raise ValueError("times without a zone; make them UTC")
+    if pa.types.is_dictionary(kind):
+        values = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+        if not (pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_null(values)):
+            raise TypeError(f"values of type {values}")
+        if not pa.types.is_dictionary(array.type):
+            array = array.cast(pa.utf8()).dictionary_encode()
+    elif pa.types.is_timestamp(kind) and not pa.types.is_null(array.type):
+        return _times(array, kind)
+    elif pa.types.is_date(kind) and pa.types.is_timestamp(array.type):
+        # The date on the clock of the zone that the times carry, not the one in Greenwich.
+        array = array if array.type.tz is None else pc.local_timestamp(array)
+        return array.cast(kind, safe=False)
+    elif pa.types.is_integer(kind) and pa.types.is_floating(array.type):
+        # What pandas makes of whole numbers when one is missing.
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
     return array.cast(kind)
 
 
+def _times(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return array.cast(kind)  # refuses texts without a zone
+    if not pa.types.is_timestamp(array.type):
+        raise ValueError(f"{array.type}, which does not say when; use timestamps with a zone")
+    if array.type.tz is None:
+        raise ValueError("times without a zone; make them UTC")
+    return array.cast(kind, safe=False)
+
+
 def _from_python(values: Any) -> pa.Array:
-    # NaN stays a number: clean decides about it. Only None and NaT are absent.
-    if isinstance(values, pd.Series) and values.dtype.kind == "f":
-        return pa.array(values.to_numpy(), from_pandas=False)
-    array = pa.array(values, from_pandas=None if not isinstance(values, np.ndarray) else False)
+    if isinstance(values, pa.ChunkedArray):
+        array = values
+    elif isinstance(values, pa.Array):
+        return values
+    elif isinstance(values, pd.Series) and isinstance(values.dtype, np.dtype) and values.dtype.kind == "f":
+        # NaN stays a number: clean decides about it. Only None and NaT are absent.
+        array = pa.array(values.to_numpy(), from_pandas=False)
+    else:
+        array = pa.array(values, from_pandas=None if not isinstance(values, np.ndarray) else False)
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 

@@ -7,6 +7,7 @@ The file is looked for in the working folder, then in the user's configuration f
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,7 @@ class Settings(BaseSettings):
     sessions: Annotated[tuple[Path, ...], NoDecode] = Field((), description="further folders of session logs")
     plugins: Annotated[tuple[Path, ...], NoDecode] = Field((), description="folders whose .py files are imported")
     yahoo_symbols: Annotated[tuple[str, ...], NoDecode] = Field((), description="symbols for source yahoo")
-    yahoo_interval: float = Field(15.0, ge=1, description="seconds between two Yahoo polls")
+    yahoo_interval: float = Field(15.0, ge=1, le=86_400, description="seconds between two Yahoo polls")
     yahoo_url: str = Field("", description="send Yahoo requests to this address instead (a test server)")
     licences: dict[str, str] = Field(
         {}, description="source name → the licence under which the operator may show it to others"
@@ -46,7 +47,13 @@ class Settings(BaseSettings):
     @field_validator("sessions", "plugins", mode="before")
     @classmethod
     def _split_paths(cls, value: Any) -> Any:
-        return value.split(os.pathsep) if isinstance(value, str) else value
+        # An empty part would be the working folder, whose files nobody asked to import.
+        return [part for part in value.split(os.pathsep) if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("sessions", "plugins")
+    @classmethod
+    def _expand(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(path.expanduser() for path in value)
 
     @field_validator("yahoo_symbols", mode="before")
     @classmethod
@@ -89,8 +96,10 @@ def load_settings(**overrides: Any) -> Settings:
         known = ", ".join(sorted(Settings.model_fields))
         hint = f"Settings: {known}." if first["type"] == "extra_forbidden" else ""
         raise SettingsError(where, first["msg"].lower(), repr(first.get("input")), hint) from error
-    except ValueError as error:  # a TOML file that is not TOML
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"The settings file {config_file()}", "TOML", str(error)) from error
+    except ValueError as error:  # a variable that should hold JSON and does not
+        raise SettingsError("A setting in the environment", "JSON where it is a table", str(error)) from error
 
 
 def user_data_dir() -> Path:

@@ -18,7 +18,7 @@ from marketdash.errors import SourceError, UnknownNameError
 from marketdash.instruments import UNCLASSIFIED, Instrument
 from marketdash.providers.yahoo import RateLimited, YahooClient
 from marketdash.providers.yahoo_listings import _CALENDARS, _CALENDARS_BY_ZONE, instrument_of
-from marketdash.providers.yahoo_pace import TokenBucket
+from marketdash.providers.yahoo_pace import Pause, TokenBucket
 from marketdash.providers.yahoo_universe import COMPANIES
 from marketdash.schema import TOPICS, conform
 from marketdash.settings import Settings
@@ -95,11 +95,39 @@ def poll(source: YahooSource) -> dict[str, pd.DataFrame]:
     return {topic: batch.to_pandas() for topic, batch in source.fetch()}
 
 
+def key_of(batch) -> tuple[int, str]:
+    return batch.column("instrument_id")[0].as_py(), batch.column("width")[0].as_py()
+
+
+def in_microseconds(bars: pd.DataFrame) -> pd.DataFrame:
+    return bars.assign(**{name: bars[name].astype("int64") for name in ("time", "known_at")})
+
+
 def seconds(when: str) -> int:
     return to_us(when) // 1_000_000
 
 
 class TestTicks:
+    def test_the_previous_close_comes_first_as_a_late_print(self, yahoo, client, hands):
+        yahoo.add("AAPL", 271.49, regularMarketPreviousClose=268.14, time=hands.set("2026-11-23 15:00"))
+        yahoo.add("BTC-USD", 90_000.0, regularMarketPreviousClose=89_000.0)
+        source = source_of(client, "AAPL,BTC-USD")
+        ticks = poll(source)["ticks"]
+        assert ticks["price"].tolist() == [268.14, 89_000.0, 271.49, 90_000.0]
+        assert ticks["time"].astype(str).tolist()[:2] == [
+            "2026-11-20 20:59:59.999999+00:00",
+            "2026-11-22 23:59:59.999999+00:00",
+        ]
+        assert ticks["trading_day"].astype(str).tolist()[:2] == ["2026-11-20", "2026-11-22"]
+        assert set(ticks["known_at"]) == {hands.now()}
+        assert poll(source) == {}
+
+    def test_no_previous_close_is_needed_after_daily_bars(self, yahoo, client):
+        yahoo.add("AAPL", 271.49, regularMarketPreviousClose=268.14)
+        source = source_of(client, "AAPL")
+        list(source.history())
+        assert poll(source)["ticks"]["price"].tolist() == [271.49]
+
     def test_size_is_what_the_day_s_volume_grew_by(self, yahoo, client):
         yahoo.add("AAPL", 271.49, volume=1_000_000)
         source = source_of(client, "AAPL")
@@ -274,10 +302,20 @@ class TestSource:
         assert UNCLASSIFIED not in everything.sectors
         assert everything.calendars == ("XNYS",)
 
-    def test_cadence_is_the_interval_of_the_settings(self, yahoo, client):
-        yahoo.add("AAPL", 271.49)
+    @pytest.mark.parametrize(("minutes", "cadence"), [(0, 30), (15, 930)])
+    def test_cadence_is_the_interval_of_the_settings_and_the_delay(self, yahoo, client, minutes, cadence):
+        yahoo.add("AAPL", 271.49, exchangeDataDelayedBy=minutes)
         source = source_of(client, "AAPL", yahoo_interval=30)
-        assert source.interval == source.cadence == 30
+        assert source.interval == 30
+        assert source.cadence == cadence
+
+    def test_bars_are_complete_until_the_last_poll_less_the_delay(self, yahoo, client, hands):
+        yahoo.add("AAPL", 271.49, exchangeDataDelayedBy=15)
+        source = source_of(client, "AAPL")
+        source.fetch()
+        polled_us = hands.now_us()
+        hands.advance(10)
+        assert source.complete_until(hands.now_us()) == polled_us - 900 * 1_000_000
 
     def test_unknown_symbols_are_left_out_and_named(self, yahoo, client):
         yahoo.add("AAPL", 271.49)
@@ -303,10 +341,12 @@ class TestSource:
         source.interval = 0.01
         events = source.batches()
         topics = [(await anext(events))[0], (await anext(events))[0]]
+        quiet = (await anext(events))[1].num_rows
         yahoo.trade("AAPL", 272.0, 10, time=seconds("2026-11-20 15:00:05"))
         topic, batch = await anext(events)
         await events.aclose()
         assert topics == ["ticks", "quotes"]
+        assert quiet == 0, "a poll without news tells that Yahoo was heard"
         assert topic == "ticks"
         assert batch.column("price").to_pylist() == [272.0]
 
@@ -330,8 +370,8 @@ class TestHistory:
     def history(self, client, width="1min", symbol="AAPL", **facts):
         facts = {"calendar": "XNYS"} | facts
         bars = client.history(Instrument(0, symbol, **facts), width)
-        assert set(conform("bars", bars).schema.names) == set(TOPICS["bars"].schema.names)
-        return bars
+        assert conform("bars", bars).schema == TOPICS["bars"].schema
+        return in_microseconds(bars)
 
     def test_rows_with_nulls_are_left_out(self, yahoo, client):
         yahoo.add("AAPL", 271.49)
@@ -366,6 +406,7 @@ class TestHistory:
         yahoo.add("AAPL", 271.49)
         yahoo.chart("AAPL", "1m", [(seconds("2026-11-20 14:30"), 270.0, 271.0, 269.0, 270.5, 100)])
         bars = client.history(Instrument(0, "AAPL", calendar="XNYS"), "1min", delay=pd.Timedelta(minutes=15))
+        bars = in_microseconds(bars)
         assert bars["known_at"].tolist() == [to_us("2026-11-20 14:46")]
 
     def test_daily_bars_start_at_the_open_of_their_trading_day(self, yahoo, client):
@@ -374,15 +415,21 @@ class TestHistory:
             (seconds("2026-11-18 14:30"), 268.0, 270.0, 267.0, 269.0, 40_000_000),
             (seconds("2026-11-19 14:30"), 269.0, 271.0, 268.0, 268.14, 45_000_000),
             (seconds("2026-11-20 14:30"), 269.0, 270.0, 268.3, 270.0, 1_000_000),
-            (seconds("2026-11-20 14:59:58"), 269.0, 272.1, 268.3, 271.49, 1_000_100),
+            (seconds("2026-11-20 14:59:58"), 269.0, 272.1, 268.3, 269.49, 1_000_100),
         ])  # fmt: skip
         bars = self.history(client, "1d")
         assert bars["time"].tolist() == [to_us(f"2026-11-{day} 14:30") for day in (18, 19, 20)]
         assert bars["known_at"].tolist() == [to_us(f"2026-11-{day} 21:00") for day in (18, 19)] + [
             to_us(START)
         ]
-        assert bars["close"].tolist() == [269.0, 268.14, 271.49]
+        assert bars["close"].tolist() == [269.0, 268.14, 269.49]
         assert bars["volume"].tolist()[-1] == 1_000_100, "the moment's row covers the day, it is not added"
+
+    def test_a_day_that_has_not_opened_has_no_bar(self, yahoo, client, hands):
+        yahoo.add("AAPL", 271.49)
+        early = hands.set("2026-11-20 13:00")
+        yahoo.chart("AAPL", "1d", [(early, 269.0, 270.0, 267.0, 269.0, 1000)])
+        assert len(self.history(client, "1d")) == 0
 
     @pytest.mark.parametrize(
         ("symbol", "hours", "midnight", "opened"),
@@ -427,15 +474,30 @@ class TestHistory:
         yahoo.fail("torn", "chart", "MSFT")
         yahoo.fail("reset", "chart", "AAPL", times=1)
         batches = [batch for _, batch in source.history()]
-        seen = [(b.column("width")[0].as_py(), b.column("instrument_id")[0].as_py()) for b in batches]
-        assert seen == [("1d", 2), ("1min", 0), ("1min", 2)]
+        assert [key_of(batch) for batch in batches] == [(0, "1min"), (2, "1d"), (2, "1min")]
         assert len(source.warnings) == 3
         assert "1d bars of AAPL" in source.warnings[0]
         assert [b.column("seq")[0].as_py() for b in batches] == sorted(
             b.column("seq")[0].as_py() for b in batches
         )
 
-    def test_nothing_more_is_asked_after_a_refusal(self, yahoo, client):
+    async def test_what_takes_too_long_comes_between_the_polls(self, yahoo, client):
+        symbols = [f"S{i}" for i in range(10)]
+        for symbol in symbols:
+            yahoo.add(symbol, 100.0)
+        source = YahooSource(",".join(symbols), client=client, settings=Settings(), history_seconds=6)
+        first = [key_of(batch) for _, batch in source.history()]
+        events, later = source.batches(), []
+        assert (await anext(events))[0] == "ticks"
+        while len(first) + len(later) < 20:
+            topic, batch = await anext(events)
+            assert topic == "bars"
+            later.append(key_of(batch))
+        await events.aclose()
+        assert len(first) == 10, "four at once and then one per second"
+        assert first + later == [(i, width) for i in range(10) for width in ("1d", "1min")]
+
+    async def test_after_a_refusal_history_waits_for_an_answer_to_a_poll(self, yahoo, client, hands):
         for symbol in ("AAPL", "MSFT"):
             yahoo.add(symbol, 100.0)
         source = source_of(client, "AAPL,MSFT")
@@ -443,6 +505,23 @@ class TestHistory:
         assert list(source.history()) == []
         asked = {request.path for request in yahoo.requests if request.endpoint == "chart"}
         assert asked == {"/v8/finance/chart/AAPL"}
+        yahoo.recover()
+        with pytest.raises(RateLimited):
+            await anext(source.batches())
+        hands.advance(61)
+        events = source.batches()
+        topics = [(await anext(events))[0] for _ in range(5)]
+        await events.aclose()
+        assert topics == ["ticks", "bars", "bars", "bars", "bars"]
+
+    def test_a_network_that_is_gone_is_not_asked_for_every_instrument(self, yahoo, client):
+        symbols = [f"S{i}" for i in range(10)]
+        for symbol in symbols:
+            yahoo.add(symbol, 100.0)
+        source = source_of(client, ",".join(symbols))
+        yahoo.fail("reset", "chart")
+        assert list(source.history()) == []
+        assert yahoo.count("chart") == 3
 
     def test_nulls_everywhere_make_no_bar_and_no_error(self, yahoo, client):
         yahoo.add("AAPL", 271.49)
@@ -520,14 +599,16 @@ class TestFailures:
         assert (yahoo.count("cookie"), yahoo.count("crumb"), yahoo.count("quote")) == (1, 1, 3)
         assert yahoo.requests[0].host == "fc.yahoo.com"
 
-    def test_without_a_network_the_error_is_quick_and_clear(self, hands):
+    def test_without_a_network_the_error_is_quick_and_clear(self, hands, caplog):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]  # nobody listens there any more
         with YahooClient(base_url=f"http://127.0.0.1:{port}", clock=hands) as client:
             began = time.monotonic()
-            with pytest.raises(SourceError, match="Is this machine connected"):
+            with pytest.raises(SourceError, match="Is this machine connected") as raised:
                 client.quotes(["AAPL"])
             assert time.monotonic() - began < 5
+        assert len(str(raised.value)) < 400, "a sentence, not a chain of wrappers"
+        assert caplog.records == [], "what is raised is not also logged"
 
     def test_the_browser_s_session_fails_the_same_way(self, hands):
         from marketdash.providers.yahoo_wire import BrowserSession
@@ -539,7 +620,22 @@ class TestFailures:
             pytest.raises(SourceError, match="Is this machine connected") as raised,
         ):
             client.quotes(["AAPL"])
-        assert len(str(raised.value)) < 400
+        assert len(str(raised.value)) < 400, "a sentence, not a chain of wrappers"
+
+    def test_a_proxy_of_the_environment_is_not_asked_for_a_local_address(self, yahoo, client, monkeypatch):
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        monkeypatch.setenv("NO_PROXY", "")
+        yahoo.add("AAPL", 271.49)
+        assert len(client.quotes(["AAPL"])) == 1
+
+    def test_even_the_cookie_is_not_waited_for_longer_than_the_timeout(self, yahoo, hands):
+        yahoo.add("AAPL", 271.49)
+        yahoo.fail("hold", "cookie")
+        with client_of(yahoo, hands, timeout=0.3) as client:
+            began = time.monotonic()
+            with pytest.raises(SourceError):
+                client.quotes(["AAPL"])
+            assert time.monotonic() - began < 10, "yfinance itself would wait half a minute"
 
     def test_two_clients_do_not_share_a_session(self, yahoo, client, hands):
         yahoo.add("AAPL", 271.49)
@@ -596,6 +692,12 @@ class TestManners:
             assert len(yahoo.requests) == before, "nothing may be sent in the silence"
             hands.advance(1)
         assert silences == [60, 120, 240, 480, 900, 900]
+
+    def test_two_refusals_at_once_count_as_one(self, hands):
+        pause = Pause(60, 900, hands.wall)
+        pause.refused()
+        pause.refused()
+        assert pause.remaining == 60
 
     def test_an_answer_ends_the_doubling(self, yahoo, client, hands):
         yahoo.add("AAPL", 271.49)

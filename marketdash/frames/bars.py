@@ -15,9 +15,15 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 OPEN, HIGH, LOW, CLOSE, VOLUME, TURNOVER = range(6)
-TIME, END, KNOWN, COUNT, REVISION, SESSION, DAY, GIVEN = range(8)
+TIME, END, KNOWN, COUNT, REVISION, SESSION, DAY, GIVEN, OPENED, CLOSED = range(10)
+
+BUILT, READY_MADE, FOLDED = range(3)
+"""Values of GIVEN: built from ticks alone, told by the source, or FOLDED + i: folded from bars that the
+source told, the widest of which have the i-th width."""
 
 _FIRST_CAPACITY = 64
+_PAST = 4096
+_FIELDS = {"open": OPEN, "high": HIGH, "low": LOW, "close": CLOSE, "volume": VOLUME, "turnover": TURNOVER}
 
 
 class Bars(NamedTuple):
@@ -57,6 +63,9 @@ class Bars(NamedTuple):
 class Ring:
     """The bars of one width: `floats[instrument, slot, field]` and `ints[instrument, slot, field]`.
 
+    OPENED and CLOSED are the event times to which OPEN and CLOSE belong, so that a print that comes late
+    finds its place in the bar.
+
     `total[instrument]` counts the bars ever begun; bar b lies in the slot b % capacity. The capacity
     starts small and doubles up to `limit`; from then on the oldest bar makes room for the newest.
     """
@@ -68,7 +77,7 @@ class Ring:
 
     def _allocate(self, capacity: int) -> None:
         self.floats = np.zeros((len(self.total), capacity, 6))
-        self.ints = np.zeros((len(self.total), capacity, 8), np.int64)
+        self.ints = np.zeros((len(self.total), capacity, 10), np.int64)
 
     @property
     def capacity(self) -> int:
@@ -103,7 +112,8 @@ class BarStore:
 
     `rows` bounds the bars kept per width over all instruments (and at least 250 for each one), so that
     memory is bounded whatever the number of instruments. `touched[instrument]` grows whenever a bar of
-    the instrument changes.
+    the instrument changes. Changes of bars that are not the newest are noted for `take_past`, if
+    `notes_past` is set.
     """
 
     def __init__(self, instruments: int, widths: Sequence[str], rows: int = 1_000_000) -> None:
@@ -112,9 +122,11 @@ class BarStore:
         limit = int(np.clip(rows // max(instruments, 1), 250, 20_000))
         self.rings = {width: Ring(instruments, limit) for width in self.widths}
         self.touched = np.zeros(instruments, np.int64)
-        self.full = np.zeros(instruments, np.bool_)
         self.active = np.array([i for i, width in enumerate(WIDTHS) if width in self.rings], np.int64)
         self.limits = np.array([limit if width in self.rings else 0 for width in WIDTHS], np.int64)
+        self.notes_past = False
+        self.past, self.past_used = np.zeros((_PAST, 4), np.int64), np.zeros(1, np.int64)
+        self._past: list[Ints] = []
         self._idle = Ring(1, 1)
         self._share()
 
@@ -125,13 +137,25 @@ class BarStore:
         self.ints = tuple(ring.ints for ring in rings)
         self.totals = tuple(ring.total for ring in rings)
 
-    def grow(self) -> None:
-        """Double every ring that is full and may grow."""
-        for ring in self.rings.values():
-            if ring.may_grow and (ring.total >= ring.capacity).any():
-                ring.grow()
-        self.full[:] = False
-        self._share()
+    def make_room(self) -> None:
+        """After a kernel has run: double the rings that are full, empty the notes of the past."""
+        full = [ring for ring in self.rings.values() if ring.may_grow and ring.total.max() >= ring.capacity]
+        for ring in full:
+            ring.grow()
+        if full:
+            self._share()
+        if used := int(self.past_used[0]):
+            if self.notes_past:
+                self._past.append(self.past[:used].copy())
+            self.past_used[0] = 0
+
+    def take_past(self) -> Ints:
+        """What changed behind the newest bars since the last call: rows of width (its place in WIDTHS),
+        instrument, start of the bar, and 1 if the bar is new or 0 if it was revised."""
+        if not self._past:
+            return self.past[:0]
+        noted, self._past = np.concatenate(self._past), []
+        return noted
 
     @property
     def version(self) -> int:
@@ -140,7 +164,8 @@ class BarStore:
     def reset(self) -> None:
         for ring in self.rings.values():
             ring.reset()
-        self.full[:] = False
+        self.past_used[0] = 0
+        self._past = []
         self.touched += 1
 
     def ring(self, width: str) -> Ring:
@@ -156,11 +181,13 @@ class BarStore:
         ring = self.ring(width)
         slots = ring.slots(instrument, last)
         floats, ints = ring.floats[instrument, slots], ring.ints[instrument, slots]
+        given = (ints[:, GIVEN] == READY_MADE).astype(np.int64)
         return Bars(
             int(ring.total[instrument]) - len(slots),
             *(ints[:, field].copy() for field in (TIME, END, KNOWN)),
             *(floats[:, field].copy() for field in (OPEN, HIGH, LOW, CLOSE, VOLUME, TURNOVER)),
-            *(ints[:, field].copy() for field in (COUNT, REVISION, SESSION, DAY, GIVEN)),
+            *(ints[:, field].copy() for field in (COUNT, REVISION, SESSION, DAY)),
+            given,
         )
 
     def table(
@@ -169,27 +196,32 @@ class BarStore:
         """The last bars of several instruments aligned by their start.
 
         Returns the T starts (microseconds) and, by field, arrays of shape (T, number of instruments)
-        that hold NaN where an instrument has no bar.
+        that hold NaN where an instrument has no bar. With `last`, T is at most that.
         """
-        ring = self.ring(width)
         ids = np.arange(self.instruments) if instruments is None else np.asarray(instruments, dtype=np.int64)
+        starts, fields = self.aligned(width, ids, self.ring(width).total[ids], last)
+        if last is not None and len(starts) > last:
+            cut = len(starts) - last
+            starts, fields = starts[cut:], {name: values[cut:] for name, values in fields.items()}
+        return starts, fields
+
+    def aligned(
+        self, width: str, ids: npt.NDArray[Any], stop: Ints, last: int | None = None
+    ) -> tuple[Ints, dict[str, Floats]]:
+        """As `table`, of the bars before number `stop[i]` of each instrument, at most the `last` of each."""
+        ring = self.ring(width)
         kept = min(ring.capacity, ring.capacity if last is None else last)
-        numbers = ring.total[ids][:, None] + np.arange(-kept, 0)[None, :]
+        numbers = stop[:, None] + np.arange(-kept, 0)[None, :]
         valid = (numbers >= 0) & (numbers >= ring.total[ids][:, None] - ring.capacity)
         slots = numbers % ring.capacity
         times = np.where(valid, ring.ints[ids[:, None], slots, TIME], np.iinfo(np.int64).min)
         starts = np.unique(times[valid])
-        if last is not None:
-            starts = starts[-last:]
-        row = np.searchsorted(starts, times)
-        if len(starts):
-            valid &= times >= starts[0]
-        column = np.broadcast_to(np.arange(len(ids))[:, None], row.shape)
+        row, column = np.searchsorted(starts, times[valid]), np.nonzero(valid)[0]
+        floats = ring.floats[ids[column], slots[valid]]
         fields = {}
-        names = {"open": OPEN, "high": HIGH, "low": LOW, "close": CLOSE, "volume": VOLUME, "turnover": TURNOVER}
-        for name, field in names.items():
-            values = np.full((len(starts), len(ids)), np.nan)
-            values[row[valid], column[valid]] = ring.floats[ids[:, None], slots, field][valid]
+        for name, field in _FIELDS.items():
+            values = np.full((len(starts), len(ids)), np.nan, order="F")
+            values[row, column] = floats[:, field]
             fields[name] = values
         return starts, fields
 
@@ -220,12 +252,26 @@ class BarStore:
             columns[name] = ints[:, field]
         return columns
 
+    def find(self, width: str, instrument: int, start: int) -> int:
+        """The number of the kept bar that starts at `start`, or -1."""
+        ring = self.ring(width)
+        slots = ring.slots(instrument)
+        row = int(np.searchsorted(ring.ints[instrument, slots, TIME], start))
+        if row < len(slots) and ring.ints[instrument, slots[row], TIME] == start:
+            return int(ring.total[instrument]) - len(slots) + row
+        return -1
+
     def complete(self, width: str, until_us: int) -> Ints:
         """For each instrument, how many of its bars have ended at the moment `until_us`."""
         ring = self.ring(width)
-        total = ring.total
-        end = ring.ints[np.arange(len(total)), (total - 1) % ring.capacity, END]
-        return total - ((total > 0) & (end > until_us))
+        count, oldest = ring.total.copy(), np.maximum(ring.total - ring.capacity, 0)
+        ids = np.arange(len(count))
+        while True:  # once, and again for those whose newest bar has not ended
+            ids = ids[count[ids] > oldest[ids]]
+            ids = ids[ring.ints[ids, (count[ids] - 1) % ring.capacity, END] > until_us]
+            if not len(ids):
+                return count
+            count[ids] -= 1
 
     @property
     def nbytes(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 _FLOATS = ("last", "previous_close", "regular_close", "bid", "ask", "bid_size", "ask_size")
-_INTS = ("time", "known_at", "quote_time", "day")
+_INTS = ("time", "known_at", "quote_time", "day", "regular_time", "previous_time")
 
 
 class LastPrices:
@@ -14,8 +14,9 @@ class LastPrices:
 
     Prices are NaN until the first event. `time` and `known_at` (microseconds) belong to the last price,
     `quote_time` to bid and ask; `day` (days since 1970) is the trading day of the last price.
-    `previous_close` is the last regular price of the trading day before. The day's open, high, low and
-    volume are those of its daily bar.
+    `regular_close` is the last regular price, and `previous_close` that of the trading days before;
+    `regular_time` and `previous_time` are theirs. The day's open, high, low and volume are those of its
+    daily bar.
     """
 
     __slots__ = ("floats", "ints", "version")

@@ -18,39 +18,35 @@ _BADGE = (
     '<span style="background:{colour}22;color:{colour};border:1px solid {colour}66;border-radius:6px;'
     'padding:2px 8px;font-weight:600;font-size:12px;letter-spacing:.04em;white-space:nowrap">{text}</span>'
 )
-_CLOCK = '<span style="font-variant-numeric:tabular-nums;font-size:13px;white-space:nowrap">{text}</span>'
+_CLOCK = (
+    '<span style="font-variant-numeric:tabular-nums;font-size:13px;white-space:nowrap">'
+    '<span class="day">{day} </span>{time}</span>'
+)
+_NARROW = "@media (max-width: 600px) { .day { display: none } }"
 
 
-class Bar(pn.viewable.Viewer):
-    """Badge, market clock and session picker."""
+class Bar:
+    """Badge, market clock and session picker: `parts` for a page's header, `picker` for its toolbar."""
 
     def __init__(self, choices: list[Choice], chosen: str, pick: Callable[[str], None]) -> None:
-        super().__init__()
         self.pump: Pump | None = None
         self.market: Market | None = None
         self._text = ("", "")
-        self.badge = pn.pane.HTML("", margin=(0, 6), sizing_mode=None)
-        self.clock = pn.pane.HTML("", margin=(0, 6), sizing_mode=None)
+        self.badge = pn.pane.HTML("", margin=(0, 6), align="center", styles={"line-height": "24px"})
+        self.clock = pn.pane.HTML(
+            "", margin=(0, 6), align="center", styles={"line-height": "24px"}, stylesheets=[_NARROW]
+        )
         self.picker = pmui.Select(
             label="Market",
             options={choice.title: choice.source for choice in choices},
             value=chosen,
             size="small",
             variant="outlined",
-            width=300,
-            margin=(0, 4),
+            width=250,
+            margin=0,
         )
         self.picker.param.watch(lambda event: pick(event.new), "value")
-        self.drawn = pn.FlexBox(
-            self.badge,
-            self.clock,
-            pn.Spacer(sizing_mode="stretch_width"),
-            self.picker,
-            align_items="center",
-            flex_wrap="wrap",
-            gap="4px",
-            sizing_mode="stretch_width",
-        )
+        self.parts = [self.badge, self.clock]
 
     def tick(self) -> bool:
         """Bring badge and clock up to date; returns whether they changed."""
@@ -62,12 +58,10 @@ class Bar(pn.viewable.Viewer):
         if text[0] != self._text[0]:
             colour = STATE_COLOURS.get(self.market.source.mode, STATE_COLOURS["none"])
             self.badge.object = _BADGE.format(colour=colour, text=escape(text[0]))
-        self.clock.object = _CLOCK.format(text=escape(text[1]))
+        day, _, time = text[1].partition("  ")
+        self.clock.object = _CLOCK.format(day=escape(day), time=escape(time))
         self._text = text
         return True
-
-    def __panel__(self) -> Any:
-        return self.drawn
 
 
 def clock_text(market: Market) -> str:

@@ -85,9 +85,12 @@ class Board(pn.viewable.Viewer):
             raise failure
         return changed
 
+    def redraw(self) -> None:
+        """Draw everything anew at the next tick."""
+        for view in self.views.values():
+            view.redraw()
+
     def __panel__(self) -> Any:
-        if self.pump is None and pn.state.curdoc is None:
-            Pump.in_notebook(self)
         return self.drawn
 
 

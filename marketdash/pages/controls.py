@@ -9,12 +9,14 @@ import panel as pn
 import panel_material_ui as pmui
 
 from marketdash.clock import ReplayClock
+from marketdash.log import Manifest
 from marketdash.market import Market
 from marketdash.sources.replay import ReplaySource
 from marketdash.views.pump import Pump
 
 SCRUBBER_STEPS = 2000
 DAY_S = 23_400.0
+GO_TO = "Go to …"
 
 _INTRADAY = (1.0, 10.0, 60.0, 300.0, 1000.0, 3600.0)
 _DAILY = (DAY_S / 4, DAY_S, DAY_S * 2, DAY_S * 5, DAY_S * 20)
@@ -30,45 +32,43 @@ class Controls(pn.viewable.Viewer):
         self._shown = 0.0
         self._dragging = False
         self._seen: tuple[Any, ...] = ()
-        self.play = pmui.IconButton(icon="pause", size="medium", description="Play or pause")
-        self.step = pmui.IconButton(icon="skip_next", size="medium", description="Step to the next bar")
+        self.play = pmui.IconButton(icon="pause", size="medium", description="Play or pause", margin=0)
+        self.step = pmui.IconButton(icon="skip_next", size="medium", description="Step to the next bar", margin=0)
         options = paces(clock.pace, daily=market.widths == ("1d",))
         self.pace = pmui.Select(
-            label="Pace", options=options, value=clock.pace, size="small", variant="outlined", width=130, margin=(0, 8)
+            label="Pace", options=options, value=clock.pace, size="small", variant="outlined", width=118, margin=0
         )
         self.scrubber = pmui.FloatSlider(
             start=0, end=1, step=1 / SCRUBBER_STEPS, value=0, show_value=False, size="small",
-            tooltips=False, sizing_mode="stretch_width", margin=(0, 12), min_width=160,
+            tooltips=False, sizing_mode="stretch_width", margin=(0, 10), min_width=150, styles={"flex": "1 1 200px", "width": "auto"},
         )  # fmt: skip
-        self.span = pn.pane.HTML("", margin=(0, 4))
+        self.moments = pmui.Select(
+            options={GO_TO: "", **self._moments()}, value="", size="small", variant="outlined", width=150, margin=0,
+        )  # fmt: skip
         self.play.param.watch(lambda _: self._toggle(), "clicks")
         self.step.param.watch(lambda _: self._step(), "clicks")
         self.pace.param.watch(self._paced, "value")
         self.scrubber.param.watch(self._moved, "value")
         self.scrubber.param.watch(self._released, "value_throttled")
-        self.drawn = pn.Column(
-            pn.FlexBox(
-                self.play, self.step, self.pace, self.scrubber, align_items="center", flex_wrap="nowrap",
-                sizing_mode="stretch_width",
-            ),
-            pn.FlexBox(*self._highlights(), gap="6px", flex_wrap="wrap", sizing_mode="stretch_width"),
-            sizing_mode="stretch_width",
-            margin=0,
-        )  # fmt: skip
+        self.moments.param.watch(self._went, "value")
+        self.parts: list[Any] = [self.play, self.step, self.pace, self.scrubber]
+        if len(self.moments.options) > 1:
+            self.parts.append(self.moments)
+        self.drawn = toolbar(self.parts)
         self.tick()
 
-    def _highlights(self) -> list[Any]:
+    @property
+    def note(self) -> str:
+        """What is special about this session."""
+        return self._manifest.note
+
+    @property
+    def _manifest(self) -> Manifest:
         assert isinstance(self.market.source, ReplaySource)
-        manifest = self.market.source.log.manifest
-        note = pn.pane.HTML(
-            f'<span style="font-size:12.5px;opacity:.75">{manifest.note}</span>', margin=(2, 8), sizing_mode=None
-        )
-        chips: list[Any] = []
-        for moment in manifest.highlights:
-            chip = pmui.Button(label=moment.text, size="small", variant="outlined", margin=2)
-            chip.param.watch(lambda _, time=moment.time: self._seek(time), "clicks")
-            chips.append(chip)
-        return [note, *chips]
+        return self.market.source.log.manifest
+
+    def _moments(self) -> dict[str, str]:
+        return {f"{moment.time[:10]}  {moment.text}": moment.time for moment in self._manifest.highlights}
 
     def tick(self) -> bool:
         """Show where the clock is; returns whether something changed."""
@@ -113,9 +113,12 @@ class Controls(pn.viewable.Viewer):
             self.clock.seek(self.clock.timeline.at(int(event.new * self.clock.timeline.length)))
             self._refresh()
 
-    def _seek(self, moment: str) -> None:
-        self.clock.seek(moment)
-        self._refresh()
+    def _went(self, event: Any) -> None:
+        if event.new:
+            self.clock.seek(event.new)
+            self._refresh()
+            # Back to the empty choice, so that the same moment can be gone to again.
+            self.moments.value = ""
 
     def _refresh(self) -> None:
         if self.pump is not None:
@@ -123,6 +126,13 @@ class Controls(pn.viewable.Viewer):
 
     def __panel__(self) -> Any:
         return self.drawn
+
+
+def toolbar(parts: list[Any]) -> Any:
+    """Controls side by side, in more rows where there is no room."""
+    return pn.FlexBox(
+        *parts, align_items="center", flex_wrap="wrap", gap="8px 10px", sizing_mode="stretch_width", margin=0
+    )
 
 
 def paces(current: float, *, daily: bool) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from html import escape
 from typing import Any
 
 import panel as pn
@@ -14,7 +15,7 @@ from marketdash.errors import MarketdashError
 from marketdash.market import Market
 from marketdash.pages.bar import Bar
 from marketdash.pages.board import Board
-from marketdash.pages.controls import Controls
+from marketdash.pages.controls import Controls, toolbar
 from marketdash.pages.desk import Desk
 from marketdash.views.pump import Pump
 from marketdash.views.theme import ACCENT, FONT
@@ -40,6 +41,24 @@ THEME = {
     },
 }
 
+# The bar is part of the page, not a coloured band across it.
+APP_BAR = {
+    "& .MuiAppBar-root": {
+        "backgroundColor": "background.paper",
+        "backgroundImage": "none",
+        "color": "text.primary",
+        "boxShadow": "none",
+        "borderBottom": "1px solid",
+        "borderColor": "divider",
+        "& .title": {"color": "text.primary", "fontSize": "17px", "fontWeight": 650, "letterSpacing": "-.01em"},
+        "& .MuiIconButton-root": {"color": "text.secondary"},
+        "& .MuiToolbar-root": {"minHeight": "52px", "gap": "8px"},
+    },
+    "@media (max-width: 600px)": {"& .MuiAppBar-root .title": {"display": "none"}},
+}
+CAPTION = '<div style="font-size:12.5px;opacity:.7;line-height:1.35">{text}</div>'
+DENSE = {"padding": "0 12px", "fontSize": "13px", "alignItems": "center"}
+
 
 class Overview(param.Parameterized):
     """One viewer's screen: picks a market from the desk, shows it, and gives it back when closed.
@@ -57,9 +76,11 @@ class Overview(param.Parameterized):
         self._closed = False
         params["source"] = params.get("source") or desk.default
         super().__init__(**params)
-        self.notice = pmui.Alert("", severity="info", sizing_mode="stretch_width", visible=False, margin=(4, 0))
+        self.notice = pmui.Alert("", severity="info", sizing_mode="stretch_width", visible=False, margin=0, sx=DENSE)
         self.trouble = Trouble()
-        self.body = pn.Column(sizing_mode="stretch_width", margin=0, styles={"gap": "10px"})
+        self.tools = toolbar([])
+        self.caption = pn.pane.HTML("", margin=0, sizing_mode="stretch_width")
+        self.body = pn.Column(sizing_mode="stretch_width", margin=0)
         choices = desk.choices()
         known = {choice.source for choice in choices}
         self.bar = Bar(choices, self.source if self.source in known else desk.default, self._pick)
@@ -78,22 +99,25 @@ class Overview(param.Parameterized):
         self.notice.visible = False
         market = self._take(self.source)
         if market is None:
+            self.tools.objects = [self.bar.picker]
             self.body.objects = []
             return
         self.market = self.bar.market = self.trouble.market = market
-        parts: list[Any] = []
+        tools: list[Any] = [self.bar.picker]
+        notes = [market.source.reason] if market.source.reason else []
         if isinstance(market.clock, ReplayClock):
             controls = Controls(market, market.clock)
             self.pump.add(controls)
-            parts.append(controls.drawn)
+            tools += controls.parts
+            notes.append(controls.note)
+        self.caption.object = CAPTION.format(text=escape(" ".join(notes)))
+        self.tools.objects = tools
         board = Board(market, symbol=self.symbol if self.symbol in market.universe else "")
         self.symbol = board.symbol
         board.param.watch(lambda event: self.param.update(symbol=event.new), "symbol")
         self._board = board
         self.pump.add(board)
-        if market.source.reason:
-            self._tell(market.source.reason, "info")
-        self.body.objects = [*parts, board.drawn]
+        self.body.objects = [board.drawn]
         self.bar.tick()
 
     def _take(self, source: str) -> Market | None:
@@ -131,14 +155,18 @@ class Overview(param.Parameterized):
         """The page of this screen, to be served."""
         return pmui.Page(
             title="marketdash",
-            header=[self.bar.drawn],
-            main=[self.notice, self.trouble.drawn, self.body],
+            header=self.bar.parts,
+            main=[
+                pn.Column(
+                    self.notice, self.trouble.drawn, self.tools, self.caption, self.body,
+                    sizing_mode="stretch_width", margin=(12, 14, 24, 14), styles={"gap": "10px"},
+                )  # fmt: skip
+            ],
             dark_theme=True,
             theme_toggle=True,
             theme_config=THEME,
+            sx=APP_BAR,
             busy_indicator=None,
-            sidebar_open=False,
-            meta={"title": "marketdash"},
         )
 
 
@@ -150,7 +178,7 @@ class Trouble(pn.viewable.Viewer):
         self.market: Market | None = None
         self.pump: Pump | None = None
         self._text = ""
-        self.drawn = pmui.Alert("", severity="error", sizing_mode="stretch_width", visible=False, margin=(4, 0))
+        self.drawn = pmui.Alert("", severity="error", sizing_mode="stretch_width", visible=False, margin=0, sx=DENSE)
 
     def tick(self) -> bool:
         """Show or hide; returns whether something changed."""

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from marketdash.errors import UnknownNameError
 from marketdash.frames.bars import BarStore
 from marketdash.pipeline import columns, kernels
 from marketdash.pipeline.sessions import SessionTable
 from marketdash.pipeline.step import Sited
 from marketdash.schema import WIDTHS
 
-_WIDTH_NAMES = tuple(WIDTHS)
-_WIDTHS_US = np.array(list(WIDTHS.values()), np.int64)
+WIDTHS_US = np.array(list(WIDTHS.values()), np.int64)
 
 
 class BuildBars(Sited):
     """Writes clean ticks or bars into the store, and passes them on.
 
-    `late` counts ticks (or bars) that revised a bar which was no longer the newest, and those that were
-    too old for any bar still kept.
+    `late` counts ticks (or bars) that revised a bar which had ended, and those that were too old for any bar
+    still kept.
     """
 
     def __init__(self, sessions: SessionTable, store: BarStore, topic: str) -> None:
@@ -33,43 +34,30 @@ class BuildBars(Sited):
         self.late[:] = 0
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        ids, times, known = columns.ids(batch), columns.ints(batch, "time"), columns.known(batch)
         if self.topic == "ticks":
-            rows = (
-                columns.ids(batch),
-                columns.ints(batch, "time"),
-                columns.known(batch),
-                columns.floats(batch, "price"),
-                columns.floats(batch, "size"),
-            )
-            self._run(kernels.add_ticks, rows, batch.num_rows)
+            price, size = columns.floats(batch, "price"), columns.floats(batch, "size")
+            self._add_ticks(ids, times, known, price, size)
         else:
-            self._bars(batch)
+            values, counts = columns.bars(batch), columns.counts(batch, "count")
+            self._add_bars(columns.widths(batch), ids, times, known, values, counts)
         return batch
 
-    def _bars(self, batch: pa.RecordBatch) -> None:
-        width = batch.column("width")[0].as_py()  # the graph splits batches by width
-        if width not in self.store.rings:
-            raise UnknownNameError("width", width, self.store.widths, "This market was opened without it.")
-        volume, vwap = columns.floats(batch, "volume"), columns.floats(batch, "vwap")
-        prices = [columns.floats(batch, name) for name in ("open", "high", "low", "close")]
-        turnover = np.where(volume > 0, vwap * volume, 0.0 * vwap)
-        rows = (
-            _WIDTH_NAMES.index(width),
-            columns.ids(batch),
-            columns.ints(batch, "time"),
-            columns.known(batch),
-            np.column_stack([*prices, volume, turnover]),
-            columns.counts(batch, "count"),
-        )
-        self._run(kernels.add_bars, rows, batch.num_rows)
+    def _add_ticks(self, *rows: npt.NDArray[Any]) -> None:
+        progress, scratch = np.zeros(2, np.int64), np.empty((2, len(rows[0])), np.int64)
+        while not kernels.add_ticks(progress, *rows, *self._places(), *scratch):
+            self.store.make_room()
+        self.store.make_room()
 
-    def _run(self, kernel: kernels.Kernel, rows: tuple[object, ...], length: int) -> None:
-        store, table, row = self.store, self.sessions, 0
-        while True:
-            row = kernel(
-                row, *rows, store.active, _WIDTHS_US, store.floats, store.ints, store.totals, store.limits,
-                store.full, table.segments, table.spans, self.pointers, store.touched, self.late,
-            )  # fmt: skip
-            if row >= length:
-                return
-            store.grow()
+    def _add_bars(self, *rows: npt.NDArray[Any]) -> None:
+        done = 0
+        while done < len(rows[0]):
+            done = kernels.add_bars(done, *rows, *self._places())
+            self.store.make_room()
+
+    def _places(self) -> tuple[Any, ...]:
+        store, table = self.store, self.sessions
+        return (
+            store.active, WIDTHS_US, store.floats, store.ints, store.totals, store.limits, store.past,
+            store.past_used, table.segments, table.spans, self.pointers, store.touched, self.late,
+        )  # fmt: skip

@@ -6,9 +6,9 @@ import pyarrow as pa
 
 from marketdash.frames.last import LastPrices
 from marketdash.pipeline import columns, kernels
+from marketdash.pipeline.bars import WIDTHS_US
 from marketdash.pipeline.sessions import SessionTable
 from marketdash.pipeline.step import Sited
-from marketdash.schema import width_us
 
 
 class UpdateLast(Sited):
@@ -32,7 +32,7 @@ class UpdateLast(Sited):
             if self.topic == "ticks":
                 kernels.last_ticks(ids, times, known, columns.floats(batch, "price"), *where)
             else:
-                width = batch.column("width")[0].as_py()
-                kernels.last_bars(ids, times, known, columns.floats(batch, "close"), width_us(width), *where)
+                closes = columns.floats(batch, "close")
+                kernels.last_bars(columns.widths(batch), ids, times, known, closes, WIDTHS_US, *where)
         last.version += 1
         return batch

@@ -12,7 +12,8 @@ class SessionTable:
     """Segments of every calendar of a universe, one under the other, over a stretch of time that grows.
 
     `segments[row]` is one segment (columns of `calendars.Segments`), `spans[instrument]` the rows of its
-    calendar from (inclusive) to (exclusive).
+    calendar from (inclusive) to (exclusive), `calendar_spans` the same once per calendar. Each calendar's
+    rows cover all of time, so that every moment is found; only those inside the stretch have their true hours.
     """
 
     def __init__(self, universe: Universe) -> None:
@@ -20,6 +21,7 @@ class SessionTable:
         self.first = self.last = 0
         self.segments = np.zeros((0, 7), np.int64)
         self.spans = np.zeros((len(universe), 2), np.int64)
+        self.calendar_spans = np.zeros((0, 2), np.int64)
         self.generation = 0
 
     def cover(self, first: int, last: int) -> None:
@@ -29,15 +31,15 @@ class SessionTable:
         # Widened by weeks, so that a moving "now" makes it grow seldom.
         self.first = min(first - 14 * DAY_US, self.first) if self.generation else first - 14 * DAY_US
         self.last = max(last + 14 * DAY_US, self.last)
-        parts, spans, rows = [], {}, 0
+        parts, spans, rows = [], [], 0
         for name in self.universe.calendars:
             part = np.column_stack(calendar(name).segments(self.first, self.last))
-            spans[name] = (rows, rows + len(part))
+            spans.append((rows, rows + len(part)))
+            self.spans[self.universe.by_calendar[name]] = spans[-1]
             parts.append(part)
             rows += len(part)
         self.segments = np.ascontiguousarray(np.concatenate(parts)) if parts else self.segments
-        for item in self.universe:
-            self.spans[item.id] = spans[item.calendar]
+        self.calendar_spans = np.array(spans, np.int64).reshape(-1, 2)
         self.generation += 1
 
     def pointers(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -88,7 +88,7 @@ class YahooClient:
 
         self.timeout = timeout
         self.clock = clock or SystemClock()
-        self._wall = wall
+        self.wall = wall
         self._wire = Wire(session, base_url, timeout)
         self._bucket = TokenBucket(rate, burst, wall, sleep)
         self._pause = Pause(60.0, 900.0, wall)
@@ -195,10 +195,10 @@ class YahooClient:
         return result
 
     def _is_unknown(self, symbol: str) -> bool:
-        return self._unknown.get(symbol, 0.0) > self._wall()
+        return self._unknown.get(symbol, 0.0) > self.wall()
 
     def _forget(self, symbol: str) -> None:
-        self._unknown[symbol] = self._wall() + UNKNOWN_FOR
+        self._unknown[symbol] = self.wall() + UNKNOWN_FOR
 
 
 def _result(what: str, status: int, text: str, envelope: str) -> list[Any]:
@@ -235,9 +235,10 @@ def _hint(status: int) -> str:
 
 
 def _unreachable(what: str, error: Exception, timeout: float) -> SourceError:
-    reason = str(error).split(" See https://")[0].splitlines() or [""]
+    # The root of the matter stands last, behind a chain of wrappers and the whole address.
+    reason = str(error).partition(" See https://")[0].rpartition("Caused by ")[2].strip("() ")[:150]
     hint = "Is this machine connected? Without a network, open a simulated market or a recorded session."
-    return SourceError(what, f"an answer within {timeout:g} s", f"{type(error).__name__}: {reason[0]}", hint)
+    return SourceError(what, f"an answer within {timeout:g} s", f"{type(error).__name__}: {reason}", hint)
 
 
 def _is_price(value: Any) -> bool:

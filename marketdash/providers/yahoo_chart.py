@@ -25,14 +25,14 @@ def bars_of(
 
     Yahoo's rows without prices are left out, and its separate row for the moment is folded into the bar
     that it belongs to. A daily bar starts at the open of its trading day; a day that the exchange's calendar
-    does not know is left out. A bar is known at its end plus the feed's delay, an unfinished one when
-    it was fetched. Prices are as Yahoo gives them: adjusted for splits, not for dividends.
+    does not know, or that has not begun, is left out. A bar is known at its end plus the feed's delay, an
+    unfinished one when it was fetched. Prices are Yahoo's: adjusted for splits, not for dividends.
     """
     hours = calendar(instrument.calendar)
     rows = _rows(chart)
     if width == "1d":
         rows["time"], rows["end"] = _days(rows["time"].to_numpy(), hours, _zone(chart, hours))
-        rows = rows[rows["time"] >= 0]
+        rows = rows[(rows["time"] >= 0) & (rows["time"] <= fetched_us)]
         together = dict.fromkeys((*PRICES, "volume", "end"), "last")  # the last row covers the whole day
     else:
         length = width_us(width)
@@ -45,8 +45,8 @@ def bars_of(
     session, day = hours.stamp(starts)
     return pd.DataFrame(
         {
-            "time": starts,
-            "known_at": np.minimum(rows["end"].to_numpy() + delay_us, fetched_us),
+            "time": moments(starts),
+            "known_at": moments(np.minimum(rows["end"].to_numpy() + delay_us, fetched_us)),
             "source": "yahoo",
             "instrument_id": np.full(len(rows), instrument.id, np.int32),
             "width": width,
@@ -56,6 +56,11 @@ def bars_of(
             "trading_day": day,
         }
     )
+
+
+def moments(us: Ints) -> pd.DatetimeIndex:
+    """Microseconds since 1970 as moments with their zone."""
+    return pd.DatetimeIndex(us.astype("M8[us]"), tz="UTC")
 
 
 def _rows(chart: Mapping[str, Any]) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -35,17 +37,29 @@ class Wire:
         # YfData is a singleton: a person's own yfinance calls in the same notebook, or a client with another
         # address, would change session, cookie and crumb under our feet. So its metaclass is passed by.
         self._yfinance = type.__call__(_Conversation, session=session)
+        logging.getLogger("yfinance").addFilter(_drop_ours)
 
     def get(self, url: str, params: dict[str, str]) -> Answer:
         """Ask, and return status and body; only what is not an answer at all is raised."""
+        _ours.asking = True
         try:
             response = self._yfinance.get(url, params=params, timeout=self.timeout)
         except YFRateLimitError:
             return Answer(RATE_LIMITED, "Too Many Requests")
+        finally:
+            _ours.asking = False
         return Answer(int(response.status_code), str(response.text))
 
     def close(self) -> None:
         self.session.close()
+
+
+_ours = threading.local()
+
+
+def _drop_ours(record: logging.LogRecord) -> bool:
+    """Keep yfinance quiet about what we ask, since we raise it; a person's own calls may still warn."""
+    return not getattr(_ours, "asking", False)
 
 
 class _Conversation(YfData):

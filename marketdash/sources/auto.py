@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from marketdash.errors import MarketdashError
 from marketdash.providers.yahoo import YahooClient
 from marketdash.settings import load_settings
 from marketdash.sources.base import Source, make_source, source
+
+log = logging.getLogger(__name__)
 
 PATIENCE_S = 3.0
 FALLBACK = "replay:us-2010-daily"
@@ -23,7 +26,8 @@ def auto(_: str = "", **options: Any) -> Source:
             made.reason = reason
             return made
         except MarketdashError as error:
-            reason = f"Yahoo failed: {error} Replaying a recorded market instead."
+            log.warning("Yahoo answered, then failed: %s", error)
+            reason = "Yahoo answered, then failed: this is the recorded year of the Flash Crash."
     made = make_source(FALLBACK, **options)
     made.reason = reason
     return made
@@ -34,5 +38,5 @@ def choose() -> tuple[str, str]:
     answer = YahooClient(base_url=load_settings().yahoo_url).probe(PATIENCE_S)
     if answer:
         return "yahoo", "Yahoo answers."
-    why = answer.reason.rstrip(".")
-    return FALLBACK, f"Yahoo cannot be used: {why}. Replaying the recorded year of the Flash Crash instead."
+    log.info("Yahoo cannot be used: %s", answer.reason)
+    return FALLBACK, f"Yahoo does not answer within {PATIENCE_S:g} s: this is the recorded year of the Flash Crash."

@@ -1,4 +1,4 @@
-"""What the views made of numbers share: when to look again, how a caption, an age and an amount read, the look."""
+"""What the views made of numbers share: captions, ages, amounts, what may be added up, and the look."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import panel as pn
 
 from marketdash.instruments import Universe
 from marketdash.market import STATES, Market
@@ -26,12 +27,9 @@ _THOUSANDS = ("", "K", "M", "B", "T")
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _TROUBLE = ("starting", "retrying", "stalled")
 
-LOOK: dict[str, Any] = {"states": list(STATES), "colours": theme.STATE_COLOURS}
-"""What the browser must know of the theme, once."""
-
 
 def pulse(market: Market) -> tuple[int, int]:
-    """What `View.changed` returns where ages are shown: it moves with the prices and with the market's seconds."""
+    """What `View.changed` returns where ages are shown: it moves with prices and with market seconds."""
     # Each part only grows within an epoch, so the sum grows whenever one of them does.
     return market.epoch, market.version + market.clock.now_us() // 1_000_000 + market.closed
 
@@ -50,6 +48,11 @@ def caption(market: Market) -> dict[str, str]:
     if not market.calendar.is_open(market.clock.now_us()):
         return {"label": "CLOSED", "state": "closed", "why": f"{market.calendar.name} is closed."}
     return {"label": "", "state": "live", "why": ""}
+
+
+def spelled(universe: Universe, symbol: Any) -> str:
+    """A symbol as the universe spells it; empty if it is not there."""
+    return str(universe.get(symbol).symbol) if symbol in universe else ""
 
 
 def rounded_age(us: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -103,7 +106,7 @@ def compact(value: float | None, currency: str = "") -> str:
 
 @dataclass(frozen=True)
 class Money:
-    """What may be added up: the instruments in the most common currency, and what a price times a size is worth."""
+    """What may be added up: what is in the most common currency, as `scale` times price times size."""
 
     currency: str
     currencies: int
@@ -117,6 +120,34 @@ class Money:
         scale = [SUBUNITS.get(item.price_unit, 1.0) * item.multiplier for item in universe]
         counted = np.array([name == common for name in names], np.bool_)
         return cls(common, len(set(names)), counted, np.array(scale, np.float64))
+
+
+class TextComponent(pn.custom.JSComponent):
+    """A component whose `texts` are params that Python writes and the browser only reads.
+
+    For any change Panel works out the theme anew, looks for models in it and listens for an answer, which
+    takes ten times as long as the change; a text needs none of it.
+    """
+
+    _constants: ClassVar[dict[str, Any]] = {"states": list(STATES), "colours": theme.STATE_COLOURS}
+    texts: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def _linked_properties(self) -> tuple[str, ...]:
+        return tuple(name for name in super()._linked_properties if name not in self.texts)
+
+    def _update_properties(self, *events: Any, doc: Any) -> dict[str, Any]:
+        if self.texts.issuperset(event.name for event in events):
+            return {event.name: event.new for event in events}
+        return super()._update_properties(*events, doc=doc)
+
+    def _update_model(
+        self, events: Any, msg: dict[str, Any], root: Any, model: Any, doc: Any, comm: Any
+    ) -> None:
+        if self.texts.issuperset(msg):
+            model.data.update(**msg)
+        else:
+            super()._update_model(events, msg, root, model, doc, comm)
 
 
 @cache

@@ -11,6 +11,7 @@ import param
 
 from marketdash.market import Market
 from marketdash.registry import Registry
+from marketdash.views.cell import in_cell
 from marketdash.views.pump import Pump
 
 VIEWS: Registry[type[View]] = Registry("view", home="marketdash.views")
@@ -37,6 +38,7 @@ class View(pn.viewable.Viewer):
     def __init__(self, market: Market, **params: Any) -> None:
         self.market = market
         self._drawn: Any = None
+        self._cell: Any = None
         self._seen: tuple[int, int] = (-1, -1)
         self._due = 0.0
         self.pump: Pump | None = None
@@ -84,12 +86,18 @@ class View(pn.viewable.Viewer):
             self._seen = state
         return self._drawn
 
+    def redraw(self) -> None:
+        """Draw everything anew at the next tick, as after a jump of the clock."""
+        self._seen = (-1, -1)
+        self._due = 0.0
+
     def __panel__(self) -> Any:
-        shown = self.drawn
         if self.pump is None and pn.state.curdoc is None:
             # Shown by itself in a cell: nobody else will pump it.
-            Pump.in_notebook(self)
-        return shown
+            if self._cell is None:
+                self._cell = in_cell(self)
+            return self._cell
+        return self.drawn if self._cell is None else self._cell
 
 
 def view(name: str) -> Callable[[V], V]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import panel as pn
@@ -54,7 +55,11 @@ class Pump:
 
     def start(self, doc: Any) -> None:
         """Run for a served document, on the loop that serves it, until `stop`."""
-        self._task = asyncio.ensure_future(self._run(lambda: self._schedule(doc)))
+        self.run(lambda: self._schedule(doc))
+
+    def run(self, each: Callable[[], None], after: Awaitable[Any] | None = None) -> None:
+        """Call `each` at the display rate on the running loop, once `after` is done, until `stop`."""
+        self._task = asyncio.ensure_future(self._run(each, after))
 
     def stop(self) -> None:
         """Stop and let go of all views."""
@@ -64,26 +69,6 @@ class Pump:
         for item in self.views:
             item.pump = None
         self.views = []
-
-    @classmethod
-    def in_notebook(cls, item: Any, hz: float = 5.0) -> Pump | None:
-        """Pump one view that is shown in a cell, pushing its changes; without a running loop, nothing."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return None
-        pump = cls([item], hz)
-
-        def push() -> None:
-            if item.market.closed:
-                pump.tick()
-                pn.io.push_notebook(*_displayed(item.drawn))
-                pump.stop()
-            elif pump.tick():
-                pn.io.push_notebook(*_displayed(item.drawn))
-
-        pump._task = asyncio.ensure_future(pump._run(push))
-        return pump
 
     def tick(self) -> bool:
         """Tick every view once; returns whether one of them changed something."""
@@ -98,7 +83,9 @@ class Pump:
         self.ticks += 1
         return changed
 
-    async def _run(self, each: Callable[[], None]) -> None:
+    async def _run(self, each: Callable[[], None], after: Awaitable[Any] | None) -> None:
+        if after is not None:
+            await after
         while True:
             self._wake.clear()
             each()
@@ -118,7 +105,7 @@ class Pump:
 
         def apply() -> None:
             try:
-                with set_curdoc(doc), pn.io.hold():
+                with set_curdoc(doc), _one_message():
                     self.tick()
             finally:
                 # Runs only after the messages of this tick have left for the browser.
@@ -127,6 +114,7 @@ class Pump:
         doc.add_next_tick_callback(apply)
 
 
-def _displayed(shown: Any) -> list[Any]:
-    # A push of any pane sends what is held for the whole root; panes that are not rendered have no model.
-    return [item for item in shown.select() if getattr(item, "_models", None)][:1]
+def _one_message() -> AbstractContextManager[None]:
+    # Panel's hold throws away what happens between the moment the browser is given the document and the moment
+    # it says that all is drawn: only what is loaded may be held.
+    return pn.io.hold() if pn.state.loaded else nullcontext()

@@ -9,15 +9,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+Floats = npt.NDArray[np.float64]
+
 LEFT, TOP, RIGHT, BOTTOM = range(4)
 
 _TINY = 1e-30
-"""The least share of the largest tile, and the least side: below what a float can tell, ratios stay finite."""
+"""The least part of the largest tile, and the least side: smaller ones would make ratios infinite."""
 
 
-def squarify(
-    sizes: npt.ArrayLike, left: float, top: float, width: float, height: float
-) -> npt.NDArray[np.float64]:
+def squarify(sizes: npt.ArrayLike, left: float, top: float, width: float, height: float) -> Floats:
     """Cut a rectangle into one tile per size, with areas proportional to the sizes.
 
     Returns rows of left, top, right and bottom in the order of `sizes`; the largest tile lies at left and
@@ -65,9 +65,9 @@ def _cut(areas: list[float], left: float, top: float, right: float, bottom: floa
 
 
 def _row(areas: list[float], start: int, side: float) -> tuple[int, float]:
-    """Where the row that begins at `start` ends, and its total: a tile joins unless that makes the worst one worse.
+    """Where the row that begins at `start` ends, and its total.
 
-    Areas fall, so only the first and the last tile of a row can be its worst.
+    A tile joins unless that makes the worst one worse; areas fall, so that is the row's first or last one.
     """
     square = side * side
     first = total = areas[start]
@@ -82,26 +82,33 @@ def _row(areas: list[float], start: int, side: float) -> tuple[int, float]:
 
 
 def nested(
-    sizes: npt.ArrayLike, groups: npt.ArrayLike, width: float, height: float, *, strip: float = 0.0, gap: float = 0.0
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    sizes: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    width: float,
+    height: float,
+    strip: float = 0.0,
+    gap: float = 0.0,
+) -> tuple[Floats, Floats]:
     """Cut a rectangle into groups, and each group into the tiles of its members.
 
-    `groups` are numbers from 0; a group's area is the sum of its members'. `strip` is kept free at the top of
-    every group that is large enough for a heading, `gap` between groups. Returns the groups' rectangles and the
-    tiles, as `squarify` does.
+    `groups` are numbers from 0. A group gets the area of its members together; `gap` is kept free between
+    groups, and `strip` above the tiles of those that `has_heading`. Returns the groups' rectangles and the
+    tiles, like `squarify`.
     """
-    wanted, member = np.asarray(sizes, dtype=np.float64), np.asarray(groups, dtype=np.int64)
-    total = np.bincount(member, weights=np.nan_to_num(wanted), minlength=0)
-    frames = squarify(total, 0.0, 0.0, width, height)
+    wanted, member = np.nan_to_num(np.asarray(sizes, dtype=np.float64)), np.asarray(groups, dtype=np.int64)
+    frames = squarify(np.bincount(member, weights=wanted), 0.0, 0.0, width, height)
+    frames += (gap / 2, gap / 2, -gap / 2, -gap / 2)
+    heads = np.where(has_heading(frames, strip), strip, 0.0)
     tiles = np.full((len(wanted), 4), np.nan)
     for group in np.flatnonzero(np.isfinite(frames[:, LEFT])):
-        left, top, right, bottom = frames[group] + (gap / 2, gap / 2, -gap / 2, -gap / 2)
-        head = strip if has_heading(right - left, bottom - top, strip) else 0.0
+        left, top, right, bottom = frames[group].tolist()
+        top += heads[group]
         inside = member == group
-        tiles[inside] = squarify(wanted[inside], left, top + head, right - left, bottom - top - head)
+        tiles[inside] = squarify(wanted[inside], left, top, right - left, bottom - top)
     return frames, tiles
 
 
-def has_heading(width: float, height: float, strip: float) -> bool:
-    """Whether a group of this size has room for a heading."""
-    return strip > 0 and width >= 3.5 * strip and height >= 3 * strip
+def has_heading(frames: Floats, strip: float) -> npt.NDArray[np.bool_]:
+    """Whether a group with this rectangle has room for a heading of the height `strip`."""
+    width, height = frames[:, RIGHT] - frames[:, LEFT], frames[:, BOTTOM] - frames[:, TOP]
+    return (width >= 3.5 * strip) & (height >= 3 * strip) & (strip > 0)

@@ -31,6 +31,32 @@ STATE_COLOURS = {
 }
 """State of a value → colour of its chip."""
 
+MISSING = FLAT + "1c"
+"""Where there is nothing to colour: hardly more than the ground."""
+
+FALLEN = "#c9403a"
+"""The far end of falling on a surface: darker than DOWN, so that the two ends differ in lightness as well."""
+
+
+def diverging(steps: int = 65) -> list[str]:
+    """Colours from falling over unchanged to rising; where little moved the ground shows, dark or light.
+
+    >>> diverging(3)
+    ['#c9403af5', '#8b93a129', '#1fa98ff5']
+    """
+    return [_mixed(2 * i / (steps - 1) - 1) for i in range(steps)]
+
+
+def _mixed(k: float) -> str:
+    strength, end = abs(k) ** 0.85, UP if k > 0 else FALLEN
+    # A third of the way the hue is pure; from there on only the ground fades.
+    parts = [a + (b - a) * min(3 * strength, 1.0) for a, b in zip(_rgb(FLAT), _rgb(end), strict=True)]
+    return "#" + "".join(f"{round(part):02x}" for part in (*parts, 255 * (0.16 + 0.8 * strength)))
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
 
 def plot(**options: Any) -> figure:
     """A figure with transparent ground, faint grid, quiet axes and no toolbar; the theme gives text and ground."""

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import panel as pn
 import param
 
 from marketdash.errors import UnknownNameError
 from marketdash.frames.bars import CLOSE, DAY, Ring
 from marketdash.instruments import Instrument, Universe
 from marketdash.market import Market
-from marketdash.views._numbers import LOOK, Money, caption, pulse, rounded_age, stylesheet
+from marketdash.views._numbers import Money, TextComponent, caption, pulse, rounded_age, spelled, stylesheet
 from marketdash.views.base import View, view
 
 DEFAULT_ROWS = 12
@@ -32,16 +31,16 @@ _FIRST_LETTER = ord("0")
 Columns = dict[str, list[Any]]
 
 
-class WatchlistTable(pn.custom.JSComponent):
+class WatchlistTable(TextComponent):
     """The table in the browser. It keeps the rows; `delta` brings all of them or what changed of them.
 
-    `delta` is one text of JSON, since that costs 20 µs to make and to send, and lists twenty times as much.
-    With `rows` it is whole, else it follows the one numbered `seq - 1`. The browser says `ready` when it has
-    missed one, and `select`, `add`, `remove` and `names` when the person does.
+    `delta` is one text of JSON, which Bokeh encodes four times as fast as nested columns. With `rows` it
+    is whole, else it follows the one numbered `seq - 1`. The browser says `ready` when it has drawn or
+    missed something, and `select`, `add`, `remove` and `names` when the person does.
     """
 
     _esm = Path(__file__).with_name("_watchlist.js")
-    _constants = LOOK
+    texts = frozenset({"delta", "names", "notice", "symbol"})
 
     delta = param.String(doc="What changed since the last one, as JSON.")
     names = param.String(doc="Symbols and names to choose from, as JSON; sent when somebody looks for one.")
@@ -56,7 +55,7 @@ class Watchlist(View):
     title = "Watchlist"
     reads = ("last", "bars")
 
-    symbols = param.List(default=[], item_type=str, doc="The instruments, in order; the largest ones if empty.")
+    symbols = param.List(default=[], item_type=str, doc="The instruments, in order; empty: the largest.")
 
     def __init__(self, market: Market, **params: Any) -> None:
         self._money = Money.of(market.universe)
@@ -65,7 +64,7 @@ class Watchlist(View):
         self._ids: list[int] = []
         self._sent: Columns = {}
         self._caption: dict[str, str] = {}
-        self._lines: dict[int, tuple[int, str]] = {}
+        self._lines: dict[int, tuple[str, int]] = {}
         self._seq = self._notices = 0
         self._ready = False
         self.table: WatchlistTable | None = None
@@ -82,8 +81,8 @@ class Watchlist(View):
         return pulse(self.market)
 
     def draw(self) -> Any:
-        self.table = WatchlistTable(
-            symbol=self._canonical(self.symbol),
+        self.table = WatchlistTable(  # type: ignore[no-untyped-call]
+            symbol=spelled(self.market.universe, self.symbol),
             stylesheets=[stylesheet("_numbers.css", "_watchlist.css")],
             sizing_mode="stretch_width",
             margin=0,
@@ -135,7 +134,7 @@ class Watchlist(View):
             "volume": [_rounded(value, 0) for value in volume.tolist()],
             "age": rounded_age(values.age[chosen]).tolist(),
             "state": values.state[chosen].tolist(),
-            "line": [self._line(i, p) for i, p in zip(ids, previous.tolist(), strict=True)],
+            "line": self._lines_of(ids, previous.tolist()),
         }
 
     @property
@@ -146,30 +145,27 @@ class Watchlist(View):
     def _line_title(self) -> str:
         return f"{POINTS} days" if self._daily else "Today"
 
-    def _line(self, instrument: int, previous_close: float) -> str:
-        store = self.market.graph.store
-        touched = int(store.touched[instrument])
-        kept = self._lines.get(instrument)
-        if kept is None or kept[0] != touched:
-            closes = recent_closes(store.ring(self.market.default_width), instrument, today=not self._daily)
-            kept = (touched, line(closes, math.nan if self._daily else previous_close))
-            self._lines[instrument] = kept
-        return kept[1]
+    def _lines_of(self, ids: list[int], bases: list[float]) -> list[str]:
+        store, daily = self.market.graph.store, self._daily
+        ring = store.ring(self.market.default_width)
+        for instrument, base, touched in zip(ids, bases, store.touched[ids].tolist(), strict=True):
+            if self._lines.get(instrument, ("", -1))[1] != touched:
+                closes = recent_closes(ring, instrument, today=not daily)
+                self._lines[instrument] = (line(closes, math.nan if daily else base), touched)
+        return [self._lines[instrument][0] for instrument in ids]
 
     # Which rows
 
     def _listed(self) -> list[int]:
         universe = self.market.universe
         if self.symbols:
-            return list(dict.fromkeys(universe.id(symbol) for symbol in self.symbols if symbol in universe))
+            known = [name for symbol in self.symbols if (name := spelled(universe, symbol))]
+            return list(dict.fromkeys(universe.id(name) for name in known))
         traded = int((self.market.graph.last.times("time") > 0).sum())
         if not self._default or traded >= 2 * max(self._traded, 1):
             # Chosen again only when twice as many have traded: rows must not change places under the eye.
             self._default, self._traded = largest(self.market, self._money), traded
         return self._default
-
-    def _canonical(self, symbol: str) -> str:
-        return self.market.universe.get(symbol).symbol if symbol in self.market.universe else ""
 
     def _relisted(self, event: Any) -> None:
         if self.table is not None:
@@ -178,7 +174,7 @@ class Watchlist(View):
 
     def _selected(self, event: Any) -> None:
         if self.table is not None:
-            self.table.symbol = self._canonical(event.new)
+            self.table.symbol = spelled(self.market.universe, event.new)
 
     # What the browser says
 
@@ -197,24 +193,21 @@ class Watchlist(View):
                 act(text.strip()[:LONGEST_TEXT])
 
     def _select(self, symbol: str) -> None:
-        if symbol in self.market.universe:
-            self.symbol = self._canonical(symbol)
+        if name := spelled(self.market.universe, symbol):
+            self.symbol = name
 
     def _add(self, symbol: str) -> None:
-        if symbol not in self.market.universe:
-            self._refuse([symbol])
-            return
-        self._tell(None)
-        listed = self.shown
-        if (name := self._canonical(symbol)) not in listed:
+        name, listed = spelled(self.market.universe, symbol), self.shown
+        self._refuse([symbol])
+        if name and name not in listed:
             self.symbols = [*listed, name]
 
     def _remove(self, symbol: str) -> None:
-        self.symbols = [name for name in self.shown if name != self._canonical(symbol)]
+        self.symbols = [name for name in self.shown if name != spelled(self.market.universe, symbol)]
 
     def _refuse(self, symbols: Iterable[str]) -> None:
         universe = self.market.universe
-        unknown = [symbol for symbol in symbols if symbol not in universe]
+        unknown = [symbol for symbol in symbols if not spelled(universe, symbol)]
         if not unknown:
             self._tell(None)
         elif len(unknown) > 1:
@@ -248,7 +241,7 @@ def decimals(instrument: Instrument, price: float) -> int:
 
 
 def price_unit(instrument: Instrument, several_currencies: bool) -> str:
-    """What must be said beside a price: its unit when that is not the currency, the currency where there are several."""
+    """What must stand beside a price: a unit unlike its currency, the currency where there are several."""
     unit = instrument.price_unit
     if unit and unit != instrument.currency:
         return unit
@@ -256,7 +249,7 @@ def price_unit(instrument: Instrument, several_currencies: bool) -> str:
 
 
 def recent_closes(ring: Ring, instrument: int, *, today: bool) -> npt.NDArray[np.float64]:
-    """Closes for a line: the instrument's current trading day thinned to about 60 points, or its last 60 bars."""
+    """Closes for a line: an instrument's current trading day thinned to 60 points, or its last 60 bars."""
     slots = ring.slots(instrument, None if today else POINTS)
     closes = ring.floats[instrument, slots, CLOSE]
     if today and len(slots):
@@ -265,21 +258,22 @@ def recent_closes(ring: Ring, instrument: int, *, today: bool) -> npt.NDArray[np
         # Counted from the day's first bar, so that old points stay while new ones come.
         step = -(-len(closes) // POINTS)
         closes = np.append(closes[:-1:step], closes[-1])
-    return closes[np.isfinite(closes)]
+    return closes[np.isfinite(closes)]  # type: ignore[no-any-return]
 
 
 def line(closes: npt.NDArray[np.float64], base: float) -> str:
-    """Heights as letters, the first one that of the base: the close before or, without one, the first close."""
+    """Heights as letters, that of the base first: the close before or, without one, the first close."""
     if not len(closes):
         return ""
     values = np.insert(closes, 0, base if math.isfinite(base) else closes[0])
     low, high = values.min(), values.max()
     share = (values - low) / (high - low) if high > low else np.full(len(values), 0.5)
-    return np.rint(share * (LEVELS - 1) + _FIRST_LETTER).astype(np.uint8).tobytes().decode("ascii")
+    letters = np.rint(share * (LEVELS - 1) + _FIRST_LETTER).astype(np.uint8)
+    return str(letters.tobytes(), "ascii")
 
 
 def largest(market: Market, money: Money, rows: int = DEFAULT_ROWS) -> list[int]:
-    """Ids of the instruments with the largest turnover of the last days in the most common currency, then others."""
+    """Ids of those with the largest turnover of the last days in the most common currency, then of others."""
     bars = market.graph.store.table("1d", last=TURNOVER_DAYS)[1]
     typical = (bars["high"] + bars["low"] + bars["close"]) / 3 * bars["volume"]
     daily = np.where(np.isnan(bars["turnover"]), typical, bars["turnover"])
@@ -288,11 +282,12 @@ def largest(market: Market, money: Money, rows: int = DEFAULT_ROWS) -> list[int]
 
 
 def nearest(universe: Universe, text: str, most: int = 3) -> list[list[str]]:
-    """Symbols (with names) that somebody who typed this may have meant: by symbol, or by a part of the name."""
+    """Symbols and names that somebody who typed this may have meant: by symbol, or by a part of the name."""
     wanted = text.casefold()
     named = [item.symbol for item in universe if len(wanted) > 2 and wanted in item.name.casefold()]
     close = UnknownNameError("symbol", text, universe.symbols).nearest
-    return [[symbol, universe.get(symbol).name] for symbol in list(dict.fromkeys(named[:most] + close))[:most]]
+    found = list(dict.fromkeys(named[:most] + close))[:most]
+    return [[symbol, universe.get(symbol).name] for symbol in found]
 
 
 def _rounded(value: float, digits: int) -> float | None:

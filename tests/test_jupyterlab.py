@@ -1,0 +1,91 @@
+"""Two lines in a real JupyterLab give a chart that moves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from serving import eventually, free_port
+
+CELLS = """
+import marketdash as md
+market = md.open("replay:us-2018-11-minute", start="2018-11-16 10:30", pace=300)
+md.candles(market, "NVDA", "5min", indicators=["SMA(20)", "RSI(14)"])
+"""
+
+STATE = """() => {
+  for (const doc of (window.Bokeh ? window.Bokeh.documents : [])) {
+    const source = doc.get_model_by_name("bars")
+    if (source) return JSON.stringify([source.data.i.length, Array.from(source.data.c).slice(-3)])
+  }
+  return null
+}"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[str]:
+    """A JupyterLab on loopback whose folder holds one notebook; it reaches no network."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELLS.strip())])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, tmp_path / "chart.ipynb")
+    port = free_port()
+    env = {
+        **os.environ,
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        "JUPYTER_DATA_DIR": str(tmp_path / "data"),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
+    command += ["--IdentityProvider.token=", "--ServerApp.allow_root=True", f"--ServerApp.root_dir={tmp_path}"]
+    command += ["--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    with (tmp_path / "lab.log").open("w") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            eventually(lambda: _answers(f"{url}/api/status"), 60, "JupyterLab answers")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(json.load(answer))
+    except OSError:
+        return False
+
+
+def test_two_lines_in_jupyterlab_give_a_chart_that_moves(lab: str, chromium: Any) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    foreign: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: foreign.append(request.url) if not _is_local(request.url) else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{lab}/lab/tree/chart.ipynb?reset", wait_until="domcontentloaded")
+    page.locator(".jp-Notebook .jp-Cell").first.click(timeout=60_000)
+    page.wait_for_selector(".jp-Toolbar-kernelStatus, .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+    page.keyboard.press("Shift+Enter")
+    page.wait_for_function(f"({STATE})() !== null", timeout=90_000)
+    first = page.evaluate(STATE)
+    page.wait_for_function(f"(before) => ({STATE})() !== before", arg=first, timeout=30_000)
+    assert page.locator(".jp-OutputArea-output canvas").count() >= 1, "the chart has no canvas"
+    assert not foreign, f"the notebook asked other machines: {foreign[:3]}"
+    assert not errors
+    if folder := os.environ.get("MARKETDASH_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/jupyterlab.png")
+    page.close()
+
+
+def _is_local(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "http://localhost"))
