@@ -83,6 +83,8 @@ def _running(command: list[str], pattern: str, env: dict[str, str]) -> Iterator[
         except subprocess.TimeoutExpired:
             process.kill()
         reader.join(5)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def get_json(url: str) -> dict[str, Any]:

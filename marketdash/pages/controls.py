@@ -7,6 +7,7 @@ from typing import Any
 
 import panel as pn
 import panel_material_ui as pmui
+import param
 
 from marketdash.clock import ReplayClock
 from marketdash.log import Manifest
@@ -32,7 +33,11 @@ class Controls(pn.viewable.Viewer):
         self._shown = 0.0
         self._dragging = False
         self._seen: tuple[Any, ...] = ()
-        self.play = pmui.IconButton(icon="pause", size="medium", description="Play or pause", margin=0)
+        # Not an IconButton: it keeps showing the icon that it was first given.
+        self.play = pmui.ToggleIcon(
+            icon="play_arrow", active_icon="pause", value=clock.playing, size="medium",
+            description="Play or pause", margin=0,
+        )  # fmt: skip
         self.step = pmui.IconButton(icon="skip_next", size="medium", description="Step to the next bar", margin=0)
         options = paces(clock.pace, daily=market.widths == ("1d",))
         self.pace = pmui.Select(
@@ -45,11 +50,12 @@ class Controls(pn.viewable.Viewer):
         self.moments = pmui.Select(
             options={GO_TO: "", **self._moments()}, value="", size="small", variant="outlined", width=150, margin=0,
         )  # fmt: skip
-        self.play.param.watch(lambda _: self._toggle(), "clicks")
+        self.play.param.watch(self._toggled, "value")
         self.step.param.watch(lambda _: self._step(), "clicks")
         self.pace.param.watch(self._paced, "value")
         self.scrubber.param.watch(self._moved, "value")
         self.scrubber.param.watch(self._released, "value_throttled")
+        self._arm()
         self.moments.param.watch(self._went, "value")
         self.parts: list[Any] = [self.play, self.step, self.pace, self.scrubber]
         if len(self.moments.options) > 1:
@@ -79,7 +85,7 @@ class Controls(pn.viewable.Viewer):
         if state == self._seen:
             return False
         self._seen = state
-        self.play.icon = "pause" if playing else "replay" if self.clock.finished else "play_arrow"
+        self.play.value = playing
         if pace in self.pace.options.values() and self.pace.value != pace:
             self.pace.value = pace
         if not self._dragging and place != self._shown:
@@ -87,11 +93,13 @@ class Controls(pn.viewable.Viewer):
             self.scrubber.value = place
         return True
 
-    def _toggle(self) -> None:
-        if self.clock.playing:
-            self.clock.pause()
-        else:
+    def _toggled(self, event: Any) -> None:
+        if event.new == self.clock.playing:
+            return
+        if event.new:
             self.clock.play()
+        else:
+            self.clock.pause()
         self._refresh()
 
     def _step(self) -> None:
@@ -107,11 +115,19 @@ class Controls(pn.viewable.Viewer):
         self._dragging = event.new != self._shown
 
     def _released(self, event: Any) -> None:
+        if event.new is None:
+            return
         self._dragging = False
-        if event.new is not None and event.new != self._shown:
-            self._shown = event.new
-            self.clock.seek(self.clock.timeline.at(int(event.new * self.clock.timeline.length)))
-            self._refresh()
+        self._shown = event.new
+        self.clock.seek(self.clock.timeline.at(int(event.new * self.clock.timeline.length)))
+        self._arm()
+        self._refresh()
+
+    def _arm(self) -> None:
+        # The browser tells only of a value that differs from the one before: without this, letting go twice
+        # at the same place (or first at the very start) would be no event.
+        with param.edit_constant(self.scrubber):
+            self.scrubber.value_throttled = None
 
     def _went(self, event: Any) -> None:
         if event.new:

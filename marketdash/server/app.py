@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import panel as pn
+from panel.io.resources import LOCAL_DIST
 
 from marketdash.pages.overview import Overview
 from marketdash.server.hub import Hub, hub
@@ -25,6 +26,10 @@ def dashboard(of: Hub | None = None) -> Any:
         used, principal=pn.state.user or "anonymous", display_hz=used.settings.display_hz, **wanted
     )
     doc = pn.state.curdoc
+    if doc is not None:
+        # A session that is made anew for a socket (its page was rendered by another process, or long ago)
+        # has rendered no page; without this its panes would name style sheets on Panel's content network.
+        doc.template_variables.setdefault("dist_url", LOCAL_DIST)
     if pn.state.location is not None:
         pn.state.location.sync(screen, {"source": "source", "symbol": "symbol"})
     if doc is not None:

@@ -26,6 +26,8 @@ class HealthHandler(AuthRequestHandler):
     @tornado.web.authenticated
     def get(self) -> None:
         report = describe(self.hub or hub())
+        contexts = self.application.applications.values()
+        report["sessions"] = sum(len(list(context.sessions)) for context in contexts)
         self.set_status(200 if report["status"] == "ok" else 503)
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")

@@ -1,0 +1,232 @@
+"""The dashboard in a real browser: what a viewer sees, what viewers share, and what stays behind when they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import ROOT, Served, eventually, marketdash_serve, panel_serve
+
+OFFLINE = {"MARKETDASH_YAHOO_URL": "http://127.0.0.1:9"}  # the discard port: refused at once
+QUICK = ("--unused-session-lifetime", "500", "--check-unused-sessions", "500")
+
+MODELS = """
+const models = []
+for (const doc of (window.Bokeh ? window.Bokeh.documents : [])) models.push(...doc._all_models.values())
+"""
+CANDLES = f"""() => {{ {MODELS}
+  const source = models.find((m) => m.name === "bars" && m.type === "ColumnDataSource")
+  return source && source.data.i.length
+    ? JSON.stringify([Array.from(source.data.i).slice(-2), Array.from(source.data.c).slice(-2)]) : null
+}}"""
+TILES = f"""() => {{ {MODELS}
+  const sizes = models.filter((m) => m.type === "ColumnDataSource" && "left" in m.data).map((m) => m.data.left.length)
+  return Math.max(0, ...sizes)
+}}"""
+TEXT = """() => {
+  const seen = []
+  const walk = (node) => {
+    if (node.nodeType === Node.TEXT_NODE) seen.push(node.textContent)
+    if (node.shadowRoot) walk(node.shadowRoot)
+    for (const child of node.childNodes) if (!["STYLE", "SCRIPT"].includes(child.nodeName)) walk(child)
+  }
+  walk(document.body)
+  return seen.join(" ")
+}"""
+
+
+class Screen:
+    """A page in a browser of its own, which notes every error and every request that leaves the machine."""
+
+    def __init__(self, chromium: Any, url: str, width: int = 1440, height: int = 900) -> None:
+        self.context = chromium.new_context(viewport={"width": width, "height": height})
+        self.page = self.context.new_page()
+        self.errors: list[str] = []
+        self.foreign: list[str] = []
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", self._note)
+        self.page.goto(url)
+
+    def _note(self, request: Any) -> None:
+        if not request.url.startswith(("http://localhost", "http://127.0.0.1", "data:", "blob:")):
+            self.foreign.append(request.url)
+
+    def wait(self, script: str, **options: Any) -> Any:
+        return self.page.wait_for_function(script, timeout=30_000, **options).json_value()
+
+    def moved(self, script: str = CANDLES) -> str:
+        """Wait until what the script gives is there and has changed once; returns the new state."""
+        before = self.wait(script)
+        self.wait(f"(before) => {{ const now = ({script})(); return now !== before ? now : null }}", arg=before)
+        return str(self.page.evaluate(script))
+
+    @property
+    def text(self) -> str:
+        return str(self.page.evaluate(TEXT))
+
+    def says(self, words: str) -> bool:
+        return words in self.text
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@contextmanager
+def screen(chromium: Any, url: str, **size: int) -> Iterator[Screen]:
+    shown = Screen(chromium, url, **size)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Iterator[Served]:
+    """The default dashboard on a machine without a network."""
+    with marketdash_serve(**OFFLINE) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[Served]:
+    with marketdash_serve("--source", "simulated:instruments=40,rate=300") as served:
+        yield served
+
+
+def test_the_first_screen_moves_and_says_what_it_is(recorded: Served, chromium: Any) -> None:
+    with screen(chromium, recorded.url) as shown:
+        first = shown.wait(CANDLES)
+        assert shown.moved() != first
+        shown.wait(f"() => ({TILES})() >= 300")
+        eventually(lambda: shown.says("REPLAY 2010-0"), what="the badge")
+        eventually(lambda: shown.says("Yahoo does not answer"), what="why it is a replay")
+        assert not shown.errors
+        assert not shown.foreign
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_page_fits_a_wide_screen_and_a_phone_dark_and_light(recorded: Served, chromium: Any, width: int) -> None:
+    with screen(chromium, recorded.url, width=width, height=844) as shown:
+        shown.wait(CANDLES)
+        assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
+        ground = "() => getComputedStyle(document.body).backgroundColor"
+        dark = shown.page.evaluate(ground)
+        shown.page.get_by_label("Toggle theme").click()
+        shown.wait(f"(dark) => ({ground})() !== dark", arg=dark)
+        assert shown.moved(), "the chart must go on in the other theme"
+        assert not shown.errors
+
+
+def test_play_pause_and_seek_move_this_viewers_market(recorded: Served, chromium: Any) -> None:
+    with screen(chromium, recorded.url) as shown:
+        shown.moved()
+        shown.page.get_by_label("Play or pause").click()
+        eventually(lambda: recorded.health()["playing"] is False, what="paused")
+        before = recorded.health()["market_time"]
+        slider = shown.page.locator("input[type=range]").first
+        slider.focus()
+        slider.press("Home")
+        eventually(lambda: recorded.health()["market_time"] < before, what="the start of the session")
+        assert recorded.health()["market_time"].startswith("2009-08-21")
+        shown.page.get_by_label("Play or pause").click()
+        eventually(lambda: recorded.health()["playing"], what="playing again")
+
+
+def test_a_session_is_picked_and_the_address_follows(recorded: Served, chromium: Any) -> None:
+    with screen(chromium, f"{recorded.url}/?source=replay:us-2018-11-minute&symbol=NVDA") as shown:
+        shown.wait(CANDLES)
+        eventually(lambda: shown.says("REPLAY 2018-11-16"), what="the badge of the session in the address")
+        eventually(lambda: shown.says("NVIDIA Corporation"), what="the symbol in the address")
+        shown.page.locator(".MuiSelect-select").first.click()
+        shown.page.get_by_text("E-mini", exact=False).first.click()
+        eventually(lambda: shown.says("REPLAY 2013-09-0"), what="the badge of the picked session")
+        eventually(lambda: "es-2013-09-ticks" in shown.page.url, what="the address")
+        assert shown.moved()
+        assert not shown.errors
+
+
+def test_an_unknown_session_in_the_address_is_told_with_the_nearest(recorded: Served, chromium: Any) -> None:
+    with screen(chromium, f"{recorded.url}/?source=replay:us-2018-11-minut&symbol=NVDA") as shown:
+        eventually(lambda: shown.says("Did you mean us-2018-11-minute"), what="the hint")
+        assert shown.wait(CANDLES), "the default market is shown instead"
+        assert not shown.errors
+
+
+def test_two_viewers_of_a_simulated_market_see_the_same(simulated: Served, chromium: Any) -> None:
+    with screen(chromium, simulated.url) as one, screen(chromium, simulated.url) as other:
+        one.moved()
+        other.moved()
+        bars = "() => { const s = JSON.parse((" + CANDLES + ")()); return s[0][0] + ':' + s[1][0] }"
+        eventually(
+            lambda: one.page.evaluate(bars) == other.page.evaluate(bars), what="the same last complete bar"
+        )
+        assert one.says("SIMULATED") and other.says("SIMULATED")
+        assert simulated.health()["viewers"] == 2
+        assert one.page.get_by_label("Play or pause").count() == 0, "a live market has no controls"
+
+
+def test_panel_serve_gives_each_browser_its_own_replay_and_frees_it(chromium: Any) -> None:
+    app = ROOT / "apps" / "dashboard.py"
+    with panel_serve(app, "--plugins", "marketdash.server.health", *QUICK, **OFFLINE) as served:
+        url = f"{served.url}/dashboard"
+        with screen(chromium, url) as one:
+            one.moved()
+            with screen(chromium, url) as other:
+                other.moved()
+                eventually(lambda: served.health()["replays"] == 2, what="two replays")
+                one.page.get_by_label("Play or pause").click()
+                eventually(lambda: not all(m["playing"] for m in served.health()["markets"]), what="one paused")
+                times = {market["playing"]: market["market_time"] for market in served.health()["markets"]}
+                assert set(times) == {True, False}
+                paused = times[False]
+                other.moved()
+                assert {m["playing"]: m["market_time"] for m in served.health()["markets"]}[False] == paused
+                assert not other.foreign and not other.errors
+            eventually(lambda: served.health()["replays"] == 1, what="the replay of the one who left is freed")
+            assert not one.errors
+        report = eventually(lambda: (r := served.health())["replays"] == 0 and r, what="all replays freed")
+        assert report["viewers"] == 0 and report["markets"] == []
+        eventually(lambda: served.health()["sessions"] == 0, what="all sessions freed")
+
+
+FAILING = """
+import asyncio
+from marketdash.instruments import Universe
+from marketdash.sources.base import BaseSource, source
+
+@source("failing")
+class Failing(BaseSource):
+    name, stall_after = "failing", 1.0
+    def __init__(self, argument=""):
+        super().__init__(Universe.of(["GOOD", "BAD"]))
+        self.turn = 0
+    async def batches(self):
+        self.turn += 1
+        for price in range(100, 110):
+            row = {"time": [self.clock.now()], "instrument_id": [0], "price": [float(price)], "size": [1.0]}
+            yield "ticks", row
+            await asyncio.sleep(0.05)
+        if self.turn % 3 == 1:
+            raise ConnectionError("the provider hung up")
+        if self.turn % 3 == 2:
+            yield "ticks", {"nonsense": [1]}
+        await asyncio.sleep(3600)
+"""
+
+
+def test_a_source_that_fails_is_seen_and_tried_again(chromium: Any, tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING, encoding="utf-8")
+    with marketdash_serve("--source", "failing", MARKETDASH_PLUGINS=str(tmp_path)) as served:
+        with screen(chromium, served.url) as shown:
+            eventually(lambda: shown.says("the provider hung up"), what="the error on screen")
+            assert served.health()["status"] == "degraded"
+            eventually(lambda: "nonsense" in served.health().get("message", ""), what="nonsense is told")
+            eventually(lambda: served.health()["state"] == "stalled", what="silence is a stall")
+            eventually(lambda: shown.says("stalled"), what="the stall on screen")
+            eventually(lambda: served.health()["restarts"] >= 4, seconds=40, what="tried again and again")
+            assert served.health()["rows"]["ticks"] >= 30, "what came between the failures is kept"
+            assert not shown.errors
