@@ -141,7 +141,7 @@ class Overview(param.Parameterized):
         self._board: Board | None = None
         if market is not None:
             self.bar.market = self.trouble.market = None
-            self.desk.give_back(market)
+            self.desk.give_back(market, self.principal)
 
     def close(self) -> None:
         """Stop drawing and give the market back; closing twice is fine."""
