@@ -9,7 +9,7 @@ from typing import Any
 import panel as pn
 from bokeh.models import UIElement
 from panel.custom import JSComponent
-from panel.io.notebook import patch_inline_stylesheets
+from panel.io.notebook import block_comm, patch_inline_stylesheets
 
 from marketdash.views.pump import Pump
 
@@ -47,7 +47,9 @@ def in_cell(item: Any) -> Any:
             arrived.set()
 
     def push() -> None:
-        if pump.tick():
+        with block_comm():
+            changed = pump.tick()
+        if changed:
             _keep_local(item.drawn)
             pn.io.push_notebook(*_displayed(item.drawn))
         if item.market.closed:
@@ -58,8 +60,8 @@ def in_cell(item: Any) -> Any:
 
 
 def _keep_local(shown: Any) -> None:
-    # A pane that changes names its style sheets anew, at Panel's content network (inline=True only helps at first);
-    # until they are pushed, held changes of one property are one change.
+    # A pane that changes names its style sheets anew, at Panel's content network (inline=True only helps at first).
+    # Panes would push that at once; blocked, they leave it to us, and held changes of one property are one change.
     for model, _ in getattr(shown, "_models", {}).values():
         for element in model.select({"type": UIElement}):
             patch_inline_stylesheets(element)
