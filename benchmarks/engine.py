@@ -32,10 +32,16 @@ def run(report: Report) -> None:
         what = f"{INSTRUMENTS:,} instruments: clean, seven widths, last prices, frames, through streamz"
         report.add(f"engine.ticks_per_s.batch_{rows}", rate, "ticks/s", what)
         if rows == 1_000:
-            report.add("engine.memory_mb", graph.store.nbytes / 1e6, "MB", "bars of seven widths, one session")
+            report.add(
+                "engine.memory_mb", graph.store.nbytes / 1e6, "MB", "bars of seven widths, one session"
+            )
             peer = TICKS / seconds(lambda: polars_bars(ticks), 3)
-            report.add("engine.polars_ticks_per_s", peer, "ticks/s", "the same widths, one-shot group_by, one thread")
-            report.add("engine.vs_polars", rate / peer, "×", "incremental graph against polars' one-shot group_by")
+            report.add(
+                "engine.polars_ticks_per_s", peer, "ticks/s", "the same widths, one-shot group_by, one thread"
+            )
+            report.add(
+                "engine.vs_polars", rate / peer, "×", "incremental graph against polars' one-shot group_by"
+            )
     seek(report)
 
 
@@ -94,8 +100,10 @@ def check(graph: Graph, ticks: pa.RecordBatch) -> None:
                 continue
             bar = graph.store.bars(instrument, width, last=1)
             rows = (ids == instrument) & (times >= bar.time[0]) & (times < bar.end[0])
-            assert bar.high[0] == price[rows].max() and bar.low[0] == price[rows].min()
-            assert bar.volume[0] == size[rows].sum() and bar.count[0] == rows.sum()
+            assert bar.high[0] == price[rows].max()
+            assert bar.low[0] == price[rows].min()
+            assert bar.volume[0] == size[rows].sum()
+            assert bar.count[0] == rows.sum()
 
 
 def polars_bars(ticks: pa.RecordBatch) -> None:
@@ -131,5 +139,3 @@ def seek(report: Report) -> None:
             known = market.graph.store.ring("1d")
             assert rows == 0 or known.total[0] >= 1
     report.add("clock.seek_ms.max", max(times) * 1e3, "ms", "seeks in 500,000 ticks, all widths rebuilt")
-
-

@@ -37,7 +37,9 @@ async def measure(report: Report, name: str, source: str) -> None:
         screens.append(screen)
 
     build()
-    report.add(f"page.build_ms.{name}", seconds(build, 5) * 1e3, "ms", "one viewer's page, until its models exist")
+    report.add(
+        f"page.build_ms.{name}", seconds(build, 5) * 1e3, "ms", "one viewer's page, until its models exist"
+    )
     for screen in screens[1:]:
         screen.close()
     await tick(report, name, screens[0])
@@ -64,12 +66,27 @@ async def tick(report: Report, name: str, screen: Overview) -> None:
             size = len(message.content_json) + sum(len(buffer.to_bytes()) for buffer in message.buffers)
             sizes.append(size)
         times.append(time.process_time() - begin)
-    assert busy > TICKS / 10 and sizes, "nothing moved, so nothing was measured"
-    report.add(f"page.update_ms.{name}", median(times) * 1e3, "ms", "processor time of one display tick of one viewer")
-    report.add(f"page.update_ms.{name}.mean", sum(times) / len(times) * 1e3, "ms", "the same, mean: with slow views")
-    report.add(f"page.update_bytes.{name}", median(sizes), "bytes", "sent to one viewer in a tick that changed something")
+    assert busy > TICKS / 10, "nothing moved, so nothing was measured"
+    assert sizes, "nothing was sent"
+    report.add(
+        f"page.update_ms.{name}",
+        median(times) * 1e3,
+        "ms",
+        "processor time of one display tick of one viewer",
+    )
+    report.add(
+        f"page.update_ms.{name}.mean", sum(times) / len(times) * 1e3, "ms", "the same, mean: with slow views"
+    )
+    report.add(
+        f"page.update_bytes.{name}",
+        median(sizes),
+        "bytes",
+        "sent to one viewer in a tick that changed something",
+    )
     share = sum(times) / len(times) / screen.pump.period
-    report.add(f"page.viewers_per_core.{name}", 1 / share, "viewers", f"at {1 / screen.pump.period:g} ticks a second")
+    report.add(
+        f"page.viewers_per_core.{name}", 1 / share, "viewers", f"at {1 / screen.pump.period:g} ticks a second"
+    )
 
 
 class _Listener:

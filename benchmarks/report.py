@@ -41,7 +41,9 @@ class Report:
     def write(self, path: Path = LATEST) -> None:
         """Bring the file up to date: keys that were not measured this time keep their figures."""
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        path.write_text(json.dumps(dict(sorted((known | self.figures).items())), indent=1) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(dict(sorted((known | self.figures).items())), indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def seconds(work: Callable[[], Any], repeats: int = 5) -> float:

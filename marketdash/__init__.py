@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from marketdash.indicators.base import indicator as indicator
     from marketdash.log import SessionLibrary as SessionLibrary
     from marketdash.market import Market as Market
-    from marketdash.market import open_market as open
+    from marketdash.market import open_market as open  # noqa: F401
     from marketdash.notebook import candles as candles
     from marketdash.notebook import demo as demo
     from marketdash.notebook import extension as extension
@@ -46,7 +46,7 @@ _HOMES = {
     "watchlist": ("marketdash.notebook", "watchlist"),
 }
 
-__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_HOMES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -77,8 +77,8 @@ class Calendar:
     def segments(self, first_us: int, last_us: int) -> Segments:
         """The segments from the trading day before `first_us` to the one after `last_us`.
 
-        Before the first and after the last day that the exchange's calendar can tell (some begin in the
-        nineties, most end in a year) all is one overnight segment, whose trading day is the nearest known one.
+        Before the first and after the last day that the exchange's calendar can tell (India's begins in 1997
+        and ends with this year) all is one overnight segment, whose trading day is the nearest known one.
         """
         found = self._kept.get((first_us, last_us))
         if found is None:
@@ -219,9 +219,7 @@ def _segments(name: str, tz: str, schedule: pd.DataFrame) -> Segments:
     return Segments(start, end, code, number, day_open, day_close, _offsets(np.maximum(start, 0), tz))
 
 
-def _extended(
-    day: pd.Timestamp, opened: int, closed: int, tz: str, hours: ExtendedHours
-) -> tuple[int, int]:
+def _extended(day: pd.Timestamp, opened: int, closed: int, tz: str, hours: ExtendedHours) -> tuple[int, int]:
     date = day.date()
     pre = to_us(pd.Timestamp.combine(date, hours.pre_open), tz)
     post = to_us(pd.Timestamp.combine(date, hours.post_close), tz)

@@ -17,12 +17,26 @@ from marketdash.errors import MarketdashError
 from marketdash.settings import config_file, load_settings
 
 app = typer.Typer(
-    name="marketdash", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+    name="marketdash",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=__doc__,
 )
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
-SHOWN_VERSIONS = ("panel", "bokeh", "holoviews", "streamz", "pandas", "pyarrow", "numba", "ta-lib", "yfinance")
+SHOWN_VERSIONS = (
+    "panel",
+    "bokeh",
+    "holoviews",
+    "streamz",
+    "pandas",
+    "pyarrow",
+    "numba",
+    "ta-lib",
+    "yfinance",
+)
 
 
 def main() -> None:
@@ -35,16 +49,21 @@ def main() -> None:
 
 
 @app.callback()
-def common(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False) -> None:
+def common(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+) -> None:
     """Set up logging."""
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
 
 
 @app.command()
 def serve(
-    source: Annotated[str | None, typer.Option(help="auto, simulated, yahoo:SYM,SYM or replay:SESSION")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="auto, simulated, yahoo:SYM,SYM or replay:SESSION")
+    ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="port; 0 takes a free one")] = None,
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
     pace: Annotated[float | None, typer.Option(help="replay: seconds of the market in one second")] = None,
@@ -65,7 +84,9 @@ def serve(
     err.print(f"Source: [bold]{default}[/bold]. {hub.reason}", highlight=False)
 
     def ready(url: str) -> None:
-        out.print(f"marketdash {__version__} is at [bold]{url}[/bold] (health: {url}/health). Ctrl-C ends it.")
+        out.print(
+            f"marketdash {__version__} is at [bold]{url}[/bold] (health: {url}/health). Ctrl-C ends it."
+        )
 
     serve(hub, host=address, port=bound, show=show, ready=ready)
 
@@ -89,7 +110,14 @@ def sessions() -> None:
 @app.command()
 def doctor() -> None:
     """Check versions, settings, sessions, plugins, Yahoo and the port; say what to do about each problem."""
-    checks = [*_check_versions(), *_check_settings(), *_check_sessions(), *_check_plugins(), _check_yahoo(), _check_port()]
+    checks = [
+        *_check_versions(),
+        *_check_settings(),
+        *_check_sessions(),
+        *_check_plugins(),
+        _check_yahoo(),
+        _check_port(),
+    ]
     table = Table(box=None, show_header=False)
     for good, what, finding in checks:
         mark = {True: "[green]ok[/green]", False: "[red]problem[/red]", None: "[yellow]note[/yellow]"}[good]
@@ -112,7 +140,11 @@ def _check_versions() -> list[Check]:
             missing.append(name)
     right = sys.version_info >= (3, 11)
     checks: list[Check] = [
-        (right, "Python", f"{platform.python_version()}" + ("" if right else ": marketdash needs 3.11 or newer")),
+        (
+            right,
+            "Python",
+            f"{platform.python_version()}" + ("" if right else ": marketdash needs 3.11 or newer"),
+        ),
         (True, "marketdash", f"{__version__} with {', '.join(found)}"),
     ]
     if missing:
@@ -135,7 +167,9 @@ def _check_sessions() -> list[Check]:
     checks: list[Check] = []
     for name, error in SessionLibrary().check().items():
         checks.append((error is None, f"session {name}", str(error) if error else "whole and in order"))
-    return checks or [(False, "sessions", "none found. Run `python data/build.py`, or reinstall the package.")]
+    return checks or [
+        (False, "sessions", "none found. Run `python data/build.py`, or reinstall the package.")
+    ]
 
 
 def _check_plugins() -> list[Check]:
@@ -156,7 +190,8 @@ def _check_plugins() -> list[Check]:
 
 
 def _check_yahoo() -> Check:
-    from marketdash.sources.auto import PATIENCE_S, YahooClient
+    from marketdash.providers.yahoo import YahooClient
+    from marketdash.sources.auto import PATIENCE_S
 
     answer = YahooClient(base_url=load_settings().yahoo_url).probe(PATIENCE_S)
     if answer:

@@ -84,7 +84,7 @@ class Timeline:
 
 
 class _Position(NamedTuple):
-    """The moment `us` was reached when the wall clock showed `wall`; from there on, `pace` while `playing`."""
+    """When the wall clock showed `wall` it was `us`; from there on time goes at `pace`, while `playing`."""
 
     wall: float
     us: int
@@ -127,7 +127,7 @@ class ReplayClock:
 
     def __repr__(self) -> str:
         state = "playing" if self.playing else "paused"
-        return f"<ReplayClock {to_timestamp(self.now_us(), self.tz):%Y-%m-%d %H:%M:%S %Z} {state} at pace {self.pace:g}>"
+        return f"<ReplayClock {self.now():%Y-%m-%d %H:%M:%S %Z} {state} at pace {self.pace:g}>"
 
     def now_us(self) -> int:
         position = self._position
@@ -138,7 +138,9 @@ class ReplayClock:
             return position.us
         if math.isinf(position.pace):
             return max(position.us, self.timeline.end)
-        active = self.timeline.active(position.us) + int(min(elapsed * position.pace * 1e6, self.timeline.length))
+        active = self.timeline.active(position.us) + int(
+            min(elapsed * position.pace * 1e6, self.timeline.length)
+        )
         return max(position.us, self.timeline.at(active))
 
     def now(self) -> pd.Timestamp:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from marketdash.errors import SchemaError, UnknownNameError
@@ -70,7 +71,7 @@ _SCHEMA = pa.schema(
 
 
 class Universe(Sequence[Instrument]):
-    """The instruments of one market, in the order of their ids 0, 1, 2 …
+    """The instruments of one market, in the order of their ids, which count from 0.
 
     >>> Universe.of(["AAPL", "MSFT"]).id("msft")
     1
@@ -79,11 +80,15 @@ class Universe(Sequence[Instrument]):
     def __init__(self, instruments: Iterable[Instrument]) -> None:
         self._instruments = tuple(instruments)
         if [item.id for item in self._instruments] != list(range(len(self._instruments))):
-            raise SchemaError("A universe", "the ids 0, 1, 2 … in order", [i.id for i in self._instruments][:8])
+            raise SchemaError(
+                "A universe", "the ids 0, 1, 2 … in order", [i.id for i in self._instruments][:8]
+            )
         self.symbols: tuple[str, ...] = tuple(item.symbol for item in self._instruments)
         self._ids = {item.symbol.casefold(): item.id for item in self._instruments}
         if len(self._ids) < len(self._instruments):
-            twice = [item.symbol for item in self._instruments if self._ids[item.symbol.casefold()] != item.id]
+            twice = [
+                item.symbol for item in self._instruments if self._ids[item.symbol.casefold()] != item.id
+            ]
             raise SchemaError("A universe", "each symbol once", ", ".join(twice[:5]))
 
     @classmethod
@@ -134,9 +139,21 @@ class Universe(Sequence[Instrument]):
         return MappingProxyType({name: np.flatnonzero(names == name) for name in self.calendars})
 
     @cached_property
+    def index(self) -> pd.Index[str]:
+        """The symbols, as the index of a table with a row per instrument."""
+        return pd.Index(self.symbols, dtype="str", name="symbol")
+
+    @cached_property
+    def sector_names(self) -> pd.Index[str]:
+        """The sector of each instrument."""
+        return pd.Index([item.sector for item in self], dtype="str")
+
+    @cached_property
     def sectors(self) -> tuple[str, ...]:
         """The sectors, sorted; what has none comes last."""
-        return tuple(sorted({item.sector for item in self._instruments}, key=lambda s: (s == UNCLASSIFIED, s)))
+        return tuple(
+            sorted({item.sector for item in self._instruments}, key=lambda s: (s == UNCLASSIFIED, s))
+        )
 
     def extended(self, instruments: Iterable[Instrument]) -> Universe:
         """This universe with more instruments, which take the next ids."""
@@ -150,7 +167,11 @@ class Universe(Sequence[Instrument]):
     def from_arrow(cls, table: pa.Table) -> Universe:
         known = set(_SCHEMA.names)
         if missing := {"id", "symbol"} - set(table.column_names):
-            raise SchemaError("A table of instruments", "columns id and symbol", f"no {', '.join(sorted(missing))}")
+            raise SchemaError(
+                "A table of instruments", "columns id and symbol", f"no {', '.join(sorted(missing))}"
+            )
         rows = table.select([name for name in table.column_names if name in known]).to_pylist()
         # A null is what the record says when nothing is said: its default.
-        return cls(Instrument(**{name: value for name, value in row.items() if value is not None}) for row in rows)
+        return cls(
+            Instrument(**{name: value for name, value in row.items() if value is not None}) for row in rows
+        )

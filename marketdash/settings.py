@@ -36,7 +36,9 @@ class Settings(BaseSettings):
     replays: int = Field(32, ge=1, description="private replays that may run in one process")
     bars: int = Field(1_000_000, ge=1000, description="bars kept per width, over all instruments")
     sessions: Annotated[tuple[Path, ...], NoDecode] = Field((), description="further folders of session logs")
-    plugins: Annotated[tuple[Path, ...], NoDecode] = Field((), description="folders whose .py files are imported")
+    plugins: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="folders whose .py files are imported"
+    )
     yahoo_symbols: Annotated[tuple[str, ...], NoDecode] = Field((), description="symbols for source yahoo")
     yahoo_interval: float = Field(15.0, ge=1, le=86_400, description="seconds between two Yahoo polls")
     yahoo_url: str = Field("", description="send Yahoo requests to this address instead (a test server)")
@@ -58,7 +60,9 @@ class Settings(BaseSettings):
     @field_validator("yahoo_symbols", mode="before")
     @classmethod
     def _split_symbols(cls, value: Any) -> Any:
-        return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+        return (
+            [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+        )
 
     @classmethod
     def settings_customise_sources(

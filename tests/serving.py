@@ -44,7 +44,18 @@ def marketdash_serve(*arguments: str, **env: str) -> Iterator[Served]:
 def panel_serve(app: Path, *arguments: str, **env: str) -> Iterator[Served]:
     """`panel serve app --port … --address 127.0.0.1`"""
     port = str(free_port())
-    command = [sys.executable, "-m", "panel", "serve", str(app), "--port", port, "--address", "127.0.0.1", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "panel",
+        "serve",
+        str(app),
+        "--port",
+        port,
+        "--address",
+        "127.0.0.1",
+        *arguments,
+    ]
     with _running(command, rf"http://[\w.]+:{port}/\w+", env) as served:
         served.url = served.url.rpartition("/")[0]
         yield served
@@ -53,7 +64,12 @@ def panel_serve(app: Path, *arguments: str, **env: str) -> Iterator[Served]:
 @contextmanager
 def _running(command: list[str], pattern: str, env: dict[str, str]) -> Iterator[Served]:
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env={**os.environ, **env}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **env},
     )
     lines: list[str] = []
     found: SimpleQueue[str | None] = SimpleQueue()

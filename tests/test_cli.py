@@ -35,8 +35,11 @@ def test_sessions_lists_what_can_be_replayed() -> None:
 def test_doctor_finds_everything_in_order() -> None:
     result = run("doctor", MARKETDASH_PORT="0")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "whole and in order" in result.stdout and "All is well" in result.stdout
-    assert "replays us-2010-daily instead" in result.stdout, "the doctor must say that Yahoo cannot be reached"
+    assert "whole and in order" in result.stdout
+    assert "All is well" in result.stdout
+    assert "replays us-2010-daily instead" in result.stdout, (
+        "the doctor must say that Yahoo cannot be reached"
+    )
 
 
 def test_doctor_names_a_damaged_session_and_a_broken_plugin(tmp_path: Path) -> None:
@@ -52,7 +55,8 @@ def test_doctor_names_a_damaged_session_and_a_broken_plugin(tmp_path: Path) -> N
         MARKETDASH_PLUGINS=str(tmp_path / "plugins"),
     )
     assert result.returncode == 1
-    assert "torn" in result.stdout and "bars.parquet" in result.stdout
+    assert "torn" in result.stdout
+    assert "bars.parquet" in result.stdout
     assert "nothing_of_that_name" in result.stdout
 
 
@@ -63,7 +67,8 @@ def test_a_port_in_use_is_told_with_what_to_do() -> None:
         port = taken.getsockname()[1]
         result = run("serve", "--port", str(port), "--source", "replay:us-2018-11-minute")
     assert result.returncode == 2
-    assert str(port) in result.stderr and f"--port {port + 1}" in result.stderr
+    assert str(port) in result.stderr
+    assert f"--port {port + 1}" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -85,7 +90,8 @@ def test_a_source_that_cannot_be_opened_ends_in_a_sentence(source: str, told: st
 def test_a_setting_that_is_wrong_ends_in_a_sentence() -> None:
     result = run("serve", MARKETDASH_DISPLAY_HZ="often")
     assert result.returncode == 2
-    assert "display_hz" in result.stderr and "often" in result.stderr
+    assert "display_hz" in result.stderr
+    assert "often" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -93,5 +99,6 @@ def test_auto_replays_when_yahoo_is_out_of_reach_and_says_why() -> None:
     with marketdash_serve(**OFFLINE) as served:
         report = served.health()
     assert report["default"] == "replay:us-2010-daily"
-    assert report["state"] == "idle" and "Yahoo" in report["message"]
+    assert report["state"] == "idle"
+    assert "Yahoo" in report["message"]
     assert any("recorded year" in line for line in served.lines)

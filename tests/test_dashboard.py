@@ -61,7 +61,9 @@ class Screen:
     def moved(self, script: str = CANDLES) -> str:
         """Wait until what the script gives is there and has changed once; returns the new state."""
         before = self.wait(script)
-        self.wait(f"(before) => {{ const now = ({script})(); return now !== before ? now : null }}", arg=before)
+        self.wait(
+            f"(before) => {{ const now = ({script})(); return now !== before ? now : null }}", arg=before
+        )
         return str(self.page.evaluate(script))
 
     @property
@@ -109,7 +111,9 @@ def test_the_first_screen_moves_and_says_what_it_is(recorded: Served, chromium: 
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_the_page_fits_a_wide_screen_and_a_phone_dark_and_light(recorded: Served, chromium: Any, width: int) -> None:
+def test_the_page_fits_a_wide_screen_and_a_phone_dark_and_light(
+    recorded: Served, chromium: Any, width: int
+) -> None:
     with screen(chromium, recorded.url, width=width, height=844) as shown:
         shown.wait(CANDLES)
         assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -164,7 +168,8 @@ def test_two_viewers_of_a_simulated_market_see_the_same(simulated: Served, chrom
         eventually(
             lambda: one.page.evaluate(bars) == other.page.evaluate(bars), what="the same last complete bar"
         )
-        assert one.says("SIMULATED") and other.says("SIMULATED")
+        assert one.says("SIMULATED")
+        assert other.says("SIMULATED")
         assert simulated.health()["viewers"] == 2
         assert one.page.get_by_label("Play or pause").count() == 0, "a live market has no controls"
 
@@ -179,17 +184,23 @@ def test_panel_serve_gives_each_browser_its_own_replay_and_frees_it(chromium: An
                 other.moved()
                 eventually(lambda: served.health()["replays"] == 2, what="two replays")
                 one.page.get_by_label("Play or pause").click()
-                eventually(lambda: not all(m["playing"] for m in served.health()["markets"]), what="one paused")
+                eventually(
+                    lambda: not all(m["playing"] for m in served.health()["markets"]), what="one paused"
+                )
                 times = {market["playing"]: market["market_time"] for market in served.health()["markets"]}
                 assert set(times) == {True, False}
                 paused = times[False]
                 other.moved()
                 assert {m["playing"]: m["market_time"] for m in served.health()["markets"]}[False] == paused
-                assert not other.foreign and not other.errors
-            eventually(lambda: served.health()["replays"] == 1, what="the replay of the one who left is freed")
+                assert not other.foreign
+                assert not other.errors
+            eventually(
+                lambda: served.health()["replays"] == 1, what="the replay of the one who left is freed"
+            )
             assert not one.errors
         report = eventually(lambda: (r := served.health())["replays"] == 0 and r, what="all replays freed")
-        assert report["viewers"] == 0 and report["markets"] == []
+        assert report["viewers"] == 0
+        assert report["markets"] == []
         eventually(lambda: served.health()["sessions"] == 0, what="all sessions freed")
 
 
@@ -220,13 +231,13 @@ class Failing(BaseSource):
 
 def test_a_source_that_fails_is_seen_and_tried_again(chromium: Any, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(FAILING, encoding="utf-8")
-    with marketdash_serve("--source", "failing", MARKETDASH_PLUGINS=str(tmp_path)) as served:
-        with screen(chromium, served.url) as shown:
-            eventually(lambda: shown.says("the provider hung up"), what="the error on screen")
-            assert served.health()["status"] == "degraded"
-            eventually(lambda: "nonsense" in served.health().get("message", ""), what="nonsense is told")
-            eventually(lambda: served.health()["state"] == "stalled", what="silence is a stall")
-            eventually(lambda: shown.says("stalled"), what="the stall on screen")
-            eventually(lambda: served.health()["restarts"] >= 4, seconds=40, what="tried again and again")
-            assert served.health()["rows"]["ticks"] >= 30, "what came between the failures is kept"
-            assert not shown.errors
+    options = {"MARKETDASH_PLUGINS": str(tmp_path)}
+    with marketdash_serve("--source", "failing", **options) as served, screen(chromium, served.url) as shown:
+        eventually(lambda: shown.says("the provider hung up"), what="the error on screen")
+        assert served.health()["status"] == "degraded"
+        eventually(lambda: "nonsense" in served.health().get("message", ""), what="nonsense is told")
+        eventually(lambda: served.health()["state"] == "stalled", what="silence is a stall")
+        eventually(lambda: shown.says("stalled"), what="the stall on screen")
+        eventually(lambda: served.health()["restarts"] >= 4, seconds=40, what="tried again and again")
+        assert served.health()["rows"]["ticks"] >= 30, "what came between the failures is kept"
+        assert not shown.errors

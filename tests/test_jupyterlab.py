@@ -24,7 +24,7 @@ md.candles(market, "NVDA", "5min", indicators=["SMA(20)", "RSI(14)"])
 STATE = """() => {
   for (const doc of (window.Bokeh ? window.Bokeh.documents : [])) {
     const source = doc.get_model_by_name("bars")
-    if (source) return JSON.stringify([source.data.i.length, Array.from(source.data.c).slice(-3)])
+    if (source) return JSON.stringify([Array.from(source.data.i), Array.from(source.data.c).slice(-3)])
   }
   return null
 }"""
@@ -45,7 +45,11 @@ def lab(tmp_path: Path) -> Iterator[str]:
         "IPYTHONDIR": str(tmp_path / "ipython"),
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
-    command += ["--IdentityProvider.token=", "--ServerApp.allow_root=True", f"--ServerApp.root_dir={tmp_path}"]
+    command += [
+        "--IdentityProvider.token=",
+        "--ServerApp.allow_root=True",
+        f"--ServerApp.root_dir={tmp_path}",
+    ]
     command += ["--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with (tmp_path / "lab.log").open("w") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path)
@@ -74,11 +78,16 @@ def test_two_lines_in_jupyterlab_give_a_chart_that_moves(lab: str, chromium: Any
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{lab}/lab/tree/chart.ipynb?reset", wait_until="domcontentloaded")
     page.locator(".jp-Notebook .jp-Cell").first.click(timeout=60_000)
-    page.wait_for_selector(".jp-Toolbar-kernelStatus, .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+    page.wait_for_selector(
+        ".jp-Toolbar-kernelStatus, .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000
+    )
     page.keyboard.press("Shift+Enter")
     page.wait_for_function(f"({STATE})() !== null", timeout=90_000)
     first = page.evaluate(STATE)
     page.wait_for_function(f"(before) => ({STATE})() !== before", arg=first, timeout=30_000)
+    page.wait_for_timeout(3_000)
+    numbers = json.loads(page.evaluate(STATE))[0]
+    assert numbers == list(range(int(numbers[0]), int(numbers[-1]) + 1)), "bars are missing from the chart"
     assert page.locator(".jp-OutputArea-output canvas").count() >= 1, "the chart has no canvas"
     assert not foreign, f"the notebook asked other machines: {foreign[:3]}"
     assert not errors

@@ -17,10 +17,14 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_notebook_runs_from_top_to_bottom(path: Path) -> None:
     book = nbformat.read(path, as_version=4)
-    NotebookClient(book, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        book, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
-    warned = [o.text for cell in code for o in cell.outputs if o.output_type == "stream" and o.name == "stderr"]
+    warned = [
+        o.text for cell in code for o in cell.outputs if o.output_type == "stream" and o.name == "stderr"
+    ]
     assert not warned, warned
 
 
@@ -28,4 +32,6 @@ def test_the_notebooks_are_committed_without_outputs() -> None:
     assert NOTEBOOKS
     for path in NOTEBOOKS:
         book = nbformat.read(path, as_version=4)
-        assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in book.cells), path.name
+        assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in book.cells), (
+            path.name
+        )

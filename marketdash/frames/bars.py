@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +21,11 @@ BUILT, READY_MADE, FOLDED = range(3)
 """Values of GIVEN: built from ticks alone, told by the source, or FOLDED + i: folded from bars that the
 source told, the widest of which have the i-th width."""
 
-_FIRST_CAPACITY = 64
+FIRST_CAPACITY = 64
 _PAST = 4096
+PLACES = {width: place for place, width in enumerate(WIDTHS)}
+"""Width → its place in WIDTHS, which is its number in kernels."""
+
 _FIELDS = {"open": OPEN, "high": HIGH, "low": LOW, "close": CLOSE, "volume": VOLUME, "turnover": TURNOVER}
 
 
@@ -70,18 +73,27 @@ class Ring:
     starts small and doubles up to `limit`; from then on the oldest bar makes room for the newest.
     """
 
-    def __init__(self, instruments: int, limit: int) -> None:
-        self.limit = limit
-        self.total = np.zeros(instruments, np.int64)
-        self._allocate(min(_FIRST_CAPACITY, limit))
+    def __init__(self, total: Ints, limit: int, settle: Callable[[], None]) -> None:
+        self.total, self.limit, self._settle = total, limit, settle
+        self._allocate(min(FIRST_CAPACITY, limit))
 
     def _allocate(self, capacity: int) -> None:
-        self.floats = np.zeros((len(self.total), capacity, 6))
-        self.ints = np.zeros((len(self.total), capacity, 10), np.int64)
+        self.raw_floats = np.zeros((len(self.total), capacity, 6))
+        self.raw_ints = np.zeros((len(self.total), capacity, 10), np.int64)
+
+    @property
+    def floats(self) -> Floats:
+        self._settle()
+        return self.raw_floats
+
+    @property
+    def ints(self) -> Ints:
+        self._settle()
+        return self.raw_ints
 
     @property
     def capacity(self) -> int:
-        return self.floats.shape[1]
+        return self.raw_floats.shape[1]
 
     @property
     def may_grow(self) -> bool:
@@ -89,12 +101,9 @@ class Ring:
 
     def grow(self) -> None:
         """Double the capacity; only called before the first slot is used again."""
-        floats, ints, used = self.floats, self.ints, self.capacity
+        floats, ints, used = self.raw_floats, self.raw_ints, self.capacity
         self._allocate(min(used * 2, self.limit))
-        self.floats[:, :used], self.ints[:, :used] = floats, ints
-
-    def reset(self) -> None:
-        self.total[:] = 0
+        self.raw_floats[:, :used], self.raw_ints[:, :used] = floats, ints
 
     def slots(self, instrument: int, last: int | None = None) -> Ints:
         """Slots of the kept bars of an instrument, oldest first."""
@@ -104,7 +113,7 @@ class Ring:
 
     @property
     def nbytes(self) -> int:
-        return self.floats.nbytes + self.ints.nbytes
+        return self.raw_floats.nbytes + self.raw_ints.nbytes
 
 
 class BarStore:
@@ -114,36 +123,72 @@ class BarStore:
     memory is bounded whatever the number of instruments. `touched[instrument]` grows whenever a bar of
     the instrument changes. Changes of bars that are not the newest are noted for `take_past`, if
     `notes_past` is set.
+
+    The newest bars of an instrument lie together in `head_floats` and `head_ints`, apart from the rings: a
+    tick then touches one page of memory instead of one per width, which takes a third of the time.
+    Whoever reads a ring finds the newest bars in it.
     """
 
     def __init__(self, instruments: int, widths: Sequence[str], rows: int = 1_000_000) -> None:
         self.widths = tuple(sorted(widths, key=width_us))
         self.instruments = instruments
         limit = int(np.clip(rows // max(instruments, 1), 250, 20_000))
-        self.rings = {width: Ring(instruments, limit) for width in self.widths}
+        self.active = np.array([i for i, width in enumerate(WIDTHS) if width in self.widths], np.int64)
+        self.limits = np.array([limit if width in self.widths else 0 for width in WIDTHS], np.int64)
+        self.totals = np.zeros((instruments, len(WIDTHS)), np.int64)
+        self.head_floats = np.zeros((instruments, len(WIDTHS), 6))
+        self.head_ints = np.zeros((instruments, len(WIDTHS), 10), np.int64)
         self.touched = np.zeros(instruments, np.int64)
-        self.active = np.array([i for i, width in enumerate(WIDTHS) if width in self.rings], np.int64)
-        self.limits = np.array([limit if width in self.rings else 0 for width in WIDTHS], np.int64)
+        self.changes = 0
+        self._settled = {place: (0, self.touched.copy()) for place in self.active.tolist()}
+        self.rings = {width: self._ring(width) for width in self.widths}
         self.notes_past = False
         self.past, self.past_used = np.zeros((_PAST, 4), np.int64), np.zeros(1, np.int64)
         self._past: list[Ints] = []
-        self._idle = Ring(1, 1)
+        self._idle = Ring(np.zeros(1, np.int64), 1, lambda: None)
         self._share()
+
+    def _ring(self, width: str) -> Ring:
+        place = PLACES[width]
+        return Ring(self.totals[:, place], int(self.limits[place]), lambda: self._settle(width))
 
     def _share(self) -> None:
         # Kernels take one tuple entry per known width, built or not, so that one compiled version serves all.
         rings = [self.rings.get(width, self._idle) for width in WIDTHS]
-        self.floats = tuple(ring.floats for ring in rings)
-        self.ints = tuple(ring.ints for ring in rings)
-        self.totals = tuple(ring.total for ring in rings)
+        self.floats = tuple(ring.raw_floats for ring in rings)
+        self.ints = tuple(ring.raw_ints for ring in rings)
+        self.capacities = np.array([ring.capacity for ring in rings], np.int64)
+
+    def _settle(self, width: str) -> None:
+        """Bring the newest bars into the ring."""
+        place = PLACES[width]
+        changes, touched = self._settled[place]
+        if changes == self.changes:
+            return
+        ring = self.rings[width]
+        ids = np.flatnonzero((self.touched != touched) & (ring.total > 0))
+        slots = (ring.total[ids] - 1) % ring.capacity
+        ring.raw_floats[ids, slots], ring.raw_ints[ids, slots] = (
+            self.head_floats[ids, place],
+            self.head_ints[ids, place],
+        )
+        self._settled[place] = (self.changes, self.touched.copy())
 
     def make_room(self) -> None:
-        """After a kernel has run: double the rings that are full, empty the notes of the past."""
-        full = [ring for ring in self.rings.values() if ring.may_grow and ring.total.max() >= ring.capacity]
+        """After a kernel has stopped: double the rings that are full, empty the notes of the past."""
+        full = [r for r in self.rings.values() if r.may_grow and r.total.max(initial=0) >= r.capacity]
         for ring in full:
             ring.grow()
         if full:
             self._share()
+        self._empty_past()
+
+    def changed(self) -> None:
+        """After a kernel has run: whoever reads next must look."""
+        self.changes += 1
+        self._empty_past()
+
+    def _empty_past(self) -> None:
         if used := int(self.past_used[0]):
             if self.notes_past:
                 self._past.append(self.past[:used].copy())
@@ -162,11 +207,12 @@ class BarStore:
         return int(self.touched.sum())
 
     def reset(self) -> None:
-        for ring in self.rings.values():
-            ring.reset()
+        self.totals[:] = 0
+        self.head_ints[:] = 0
         self.past_used[0] = 0
         self._past = []
         self.touched += 1
+        self.changes += 1
 
     def ring(self, width: str) -> Ring:
         """The ring of a width; an unknown one, or one that this market does not build, is an error."""
@@ -225,7 +271,9 @@ class BarStore:
             fields[name] = values
         return starts, fields
 
-    def rows(self, width: str, instruments: npt.NDArray[Any], last: int | None = None) -> dict[str, npt.NDArray[Any]]:
+    def rows(
+        self, width: str, instruments: npt.NDArray[Any], last: int | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
         """All kept bars of several instruments as long columns, by instrument, then oldest first."""
         ring = self.ring(width)
         ids = np.asarray(instruments, dtype=np.int64)
@@ -240,7 +288,10 @@ class BarStore:
         ring = self.ring(width)
         slots = numbers % ring.capacity
         floats, ints = ring.floats[instruments, slots], ring.ints[instruments, slots]
-        columns: dict[str, npt.NDArray[Any]] = {"instrument_id": instruments.astype(np.int32), "number": numbers}
+        columns: dict[str, npt.NDArray[Any]] = {
+            "instrument_id": instruments.astype(np.int32),
+            "number": numbers,
+        }
         for name, field in (("open", OPEN), ("high", HIGH), ("low", LOW), ("close", CLOSE)):
             columns[name] = floats[:, field]
         columns["volume"] = floats[:, VOLUME]
@@ -275,4 +326,5 @@ class BarStore:
 
     @property
     def nbytes(self) -> int:
-        return sum(ring.nbytes for ring in self.rings.values())
+        heads = self.head_floats.nbytes + self.head_ints.nbytes
+        return heads + sum(ring.nbytes for ring in self.rings.values())

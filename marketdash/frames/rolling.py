@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from marketdash.schema import topic
 
-
 _LOOSE = 256
 """Batches that may lie about before they are joined: a frame of single rows would be slow to read."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import aclosing
-from typing import Any
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +18,28 @@ from streamz import Stream
 from marketdash.bus import ALL, Handler, LocalBus
 from marketdash.calendars import calendar
 from marketdash.clock import ReplayClock, to_timestamp
-from marketdash.errors import ClockError, MarketdashError, SourceError, UnknownNameError
+from marketdash.errors import ClockError, MarketdashError, SchemaError, SourceError, UnknownNameError
 from marketdash.frames import Bars
 from marketdash.indicators.history import BarHistory
 from marketdash.indicators.spec import Spec, parse
 from marketdash.market import tables
 from marketdash.market.runner import Runner
-from marketdash.market.state import Status, Values, judge
-from marketdash.pipeline import Graph, Health
+from marketdash.market.state import Judge, Status, Values
+from marketdash.pipeline import Graph, Health, columns
 from marketdash.schema import Event, conform, width_us
 from marketdash.sources.base import Retry, Source
 from marketdash.sources.replay import ReplaySource
 
+T = TypeVar("T")
+
+_BEFORE_ALL = -(2**62)
 FRAMES = ("bars", "last", "ticks", "quotes", "readings", "rejected")
 STREAMS = ("bars", "ticks", "quotes", "readings")
 PATIENCE_S = 30.0
+BEAT_S = 0.1
+"""How often bars that end without an event are looked for."""
+LISTENER_PATIENCE_S = 1.0
+"""How long the source waits for a listener that awaits something."""
 
 
 class Market:
@@ -52,7 +60,8 @@ class Market:
     ) -> None:
         self.source, self.principal = source, principal
         self.universe, self.clock = source.universe, source.clock
-        self.calendar = calendar(self.universe.calendars[0]) if len(self.universe) else calendar("24/7")
+        calendars = [calendar(name) for name in self.universe.calendars]
+        self.calendar = calendars[0] if calendars else calendar("24/7")
         self.tz = self.clock.tz if isinstance(self.clock, ReplayClock) else self.calendar.tz
         self.health = Health()
         self.status = Status()
@@ -60,19 +69,28 @@ class Market:
         self.heard_us = 0
         self.restarts = 0
         self.bus = LocalBus(self._handler_failed)
+        self._judge = Judge(self.universe)
         self._sleep, self._lock = sleep, threading.RLock()
-        self._pending: list[Awaitable[Any]] = []
+        self._pending: list[asyncio.Task[Any]] = []
+        self._numbers: Counter[str] = Counter()
+        self._reached, self._busy = _BEFORE_ALL, False
         self._closed = False
         self._runner = Runner()
         self._ready = threading.Event()
-        self.graph = self._runner.call(
-            lambda: Graph(self.universe, finest=source.finest, rows=rows, health=self.health)
-        )
+        self._jumps: Callable[[], None] = lambda: None
+        try:
+            self.graph = self._runner.call(
+                lambda: Graph(self.universe, finest=source.finest, rows=rows, health=self.health, tz=self.tz)
+            )
+        except BaseException:
+            self._runner.stop()
+            raise
         self.bus.subscribe(ALL, self._handle)
-        self._jumps: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Market {self.source.name} {self.label}: {len(self.universe)} instruments, {self.status.state}>"
+        return (
+            f"<Market {self.source.name} {self.label}: {len(self.universe)} instruments, {self.status.state}>"
+        )
 
     def __enter__(self) -> Market:
         return self
@@ -84,12 +102,17 @@ class Market:
 
     def start(self) -> Market:
         """Load the past, then follow the source. Without a running loop, returns when the past is there."""
-        if isinstance(self.clock, ReplayClock):
-            self._jumps = self.clock.on_jump(self._jumped)
-            self._runner.call(lambda: self._catch_up(self.clock.now_us()))
-        elif not self.source.slow_history:
-            self._runner.call(self._load_history)
-        self._runner.start(_follow(self), f"market {self.source.name}")
+        try:
+            if isinstance(self.source, ReplaySource):
+                self._jumps = self.source.clock.on_jump(self._jumped)
+                self._runner.call(self._sync)
+            elif not self.source.slow_history:
+                self._runner.call(lambda: self._write(self.source.history(), live=False))
+            self._runner.start(_follow(self), f"market {self.source.name}")
+            self._runner.start(_beat(self), f"beat of {self.source.name}")
+        except BaseException:
+            self.close()
+            raise
         if self._runner.owns_loop:
             self._ready.wait(PATIENCE_S)
         return self
@@ -99,10 +122,8 @@ class Market:
         if self._closed:
             return
         self._closed = True
-        if self._jumps:
-            self._jumps()
-        self._runner.stop()
-        self.graph.close()
+        self._jumps()
+        self._runner.stop(self.graph.close)
         self.status = Status("closed", "This market was closed.")
 
     @property
@@ -118,7 +139,7 @@ class Market:
 
     @property
     def label(self) -> str:
-        """What a screen must call this market's numbers: LIVE, DELAYED 15 MIN, REPLAY 2010-05-06, SIMULATED."""
+        """What a screen must call the numbers: LIVE, DELAYED 15 MIN, REPLAY 2010-05-06, SIMULATED."""
         mode = self.source.mode
         if mode == "replay":
             return f"REPLAY {self.now:%Y-%m-%d}"
@@ -150,6 +171,7 @@ class Market:
         if topic not in FRAMES:
             raise UnknownNameError("frame", topic, FRAMES)
         ids = self.universe.ids(symbols)
+        _check_last(last)
         with self._lock:
             now_us = self.clock.now_us()
             if topic == "bars":
@@ -160,7 +182,8 @@ class Market:
                     self.graph.last, self.graph.store, self.universe, ids, self.values(), self.tz
                 )
             elif topic == "rejected":
-                table = pd.DataFrame([row for clean in self.graph.cleaners.values() for row in clean.rejects])
+                rejects = [row for clean in self.graph.cleaners.values() for row in clean.rejects]
+                table = tables.rejected_table(rejects, self.universe, self.tz)
             else:
                 chosen = ids if symbols is not None else None
                 table = tables.rolling_table(self.graph.frames[topic], self.universe, chosen, self.tz)
@@ -178,6 +201,7 @@ class Market:
 
     def bars(self, symbol: str, width: str | None = None, last: int | None = None) -> Bars:
         """The bars of one instrument as arrays: what views draw from."""
+        _check_last(last)
         with self._lock:
             return self.graph.store.bars(self.universe.id(symbol), width or self.default_width, last)
 
@@ -187,12 +211,15 @@ class Market:
         """Bars of several instruments aligned by time: what indicators are computed on."""
         width = width or self.default_width
         ids = self.universe.ids(symbols)
+        _check_last(last)
         with self._lock:
             times, fields = self.graph.store.table(width, ids, last)
         turnover = fields.pop("turnover")
         with np.errstate(invalid="ignore", divide="ignore"):
             fields["vwap"] = np.where(fields["volume"] > 0, turnover / fields["volume"], np.nan)
-        return BarHistory.from_arrays(times, [self.universe.symbols[i] for i in ids], width, tz=self.tz, **fields)
+        return BarHistory.from_arrays(
+            times, [self.universe.symbols[i] for i in ids], width, tz=self.tz, **fields
+        )
 
     def day(self) -> dict[str, npt.NDArray[np.float64]]:
         """Open, high, low, volume and turnover of the current trading day, by instrument id."""
@@ -201,17 +228,17 @@ class Market:
 
     def values(self) -> Values:
         """Age and state of every last price."""
-        return judge(
-            self.universe,
-            self.graph.last,
-            self.clock.now_us(),
-            mode=self.source.mode,
-            cadence=self.source.cadence,
-            running=self.status.state in ("running", "ended"),
-        )
+        with self._lock:
+            return self._judge.values(
+                self.graph.last,
+                self.clock.now_us(),
+                mode=self.source.mode,
+                cadence=self.source.cadence,
+                running=self.status.state in ("running", "ended"),
+            )
 
     def touched(self, symbol: str) -> int:
-        """A number that grows whenever bars of the instrument change; a view compares it with what it drew."""
+        """A number that grows whenever bars of the instrument change, for a view to compare."""
         return int(self.graph.store.touched[self.universe.id(symbol)])
 
     @property
@@ -238,22 +265,26 @@ class Market:
         elif width is not None or complete:
             raise UnknownNameError("option", "width" if width else "complete", (), "Only bars have a width.")
         convert = None if arrow else lambda batch: tables.readable(batch, self.universe, self.tz)
-        now = self.clock.now_us()
-        return self._runner.call(lambda: self.graph.listen(topic, convert, width, complete, now))
+        return self._call(lambda: self.graph.listen(topic, convert, width, complete, self._complete_until()))
 
     def derive(self, indicator: str | Spec, width: str | None = None) -> Market:
         """Compute an indicator on every bar that completes from now on: rows of the topic `readings`."""
         spec = parse(indicator) if isinstance(indicator, str) else indicator
         chosen = width or self.default_width
-        self._runner.call(lambda: self.graph.add_indicator(spec, chosen, self.clock.now_us()))
+        self._call(lambda: self.graph.add_indicator(spec, chosen, self._complete_until()))
         return self
 
     def feed(self, topic: str, rows: Any) -> None:
         """Write rows into the market by hand, as a source would."""
         batch = conform(topic, rows, "market.feed")
-        self._runner.call(lambda: self._apply([(topic, batch)]))
+        self._call(lambda: self._write([(topic, batch)], live=True))
 
     # Inside
+
+    def _call(self, function: Callable[[], T]) -> T:
+        if self._closed:
+            raise SourceError(self.source.name, "an open market", "one that was closed", "Open it again.")
+        return self._runner.call(function)
 
     def _handle(self, topic: str, batch: pa.RecordBatch) -> None:
         with self._lock:
@@ -262,50 +293,91 @@ class Market:
     def _handler_failed(self, handler: Handler, error: Exception) -> None:
         self.health.stage(f"bus {getattr(handler, '__qualname__', handler)}").failed(error)
 
-    def _apply(self, events: Iterable[Event]) -> None:
-        for topic, batch in events:
-            self.bus.publish(topic, batch)
+    def _write(self, events: Iterable[Event], *, live: bool) -> None:
+        for topic, rows in events:
+            self._publish(topic, self._conformed(topic, rows, live))
         self.advance()
+
+    def _conformed(self, topic: str, rows: Any, live: bool) -> pa.RecordBatch:
+        """Rows that fit their topic, with what a source has left out filled in."""
+        batch = conform(topic, rows, f"source {self.source.name}")
+        if isinstance(self.source, ReplaySource):
+            return batch
+        now_us, first_seq = self.clock.now_us(), self._numbers[topic]
+        batch = columns.completed(batch, topic, now_us, self.source.name, first_seq, live=live)
+        self._numbers[topic] += batch.num_rows
+        return batch
+
+    def _publish(self, topic: str, batch: pa.RecordBatch) -> None:
+        # Handlers run inside; a handler that moves the clock must not find the batch half-way.
+        outer, self._busy = self._busy, True
+        try:
+            self.bus.publish(topic, batch)
+        finally:
+            self._busy = outer
+
+    def _complete_until(self) -> int:
+        return self.source.complete_until(self.clock.now_us())
 
     def advance(self) -> None:
         """Read out the bars that are complete by the market's time."""
-        with self._lock:
-            self._pending += self.graph.advance(self.source.complete_until(self.clock.now_us()))
-
-    def _load_history(self) -> None:
-        self._apply(self.source.history())
-
-    def _catch_up(self, until_us: int) -> None:
-        assert isinstance(self.source, ReplaySource)
-        for topic, batch in self.source.take(until_us):
-            self.bus.publish(topic, batch)
-        with self._lock:
-            self._pending += self.graph.advance(until_us)
-        self._pending.clear()
+        outer, self._busy = self._busy, True
+        try:
+            with self._lock:
+                until = self._complete_until()
+                self._pending += self.graph.advance(until)
+                self._reached = max(self._reached, until)
+        finally:
+            self._busy = outer
 
     def _jumped(self, before: int, after: int) -> None:
-        def jump() -> None:
-            assert isinstance(self.source, ReplaySource)
-            with self._lock:
-                if after < before:
-                    self.source.rewind()
-                    self.graph.reset()
-                self._catch_up(after)
-                self.epoch += 1
-
         if not self._closed:
-            self._runner.call(jump)
+            self._runner.call(self._jump)
+
+    def _jump(self) -> None:
+        if self._busy:  # called by a handler of the batch that is on its way
+            self._runner.loop.call_soon(self._jump)
+            return
+        with self._lock:
+            self._sync()
+            self.epoch += 1
+
+    def _sync(self) -> None:
+        """Bring the graph to where the clock of the replay stands: forwards, or from the start anew."""
+        assert isinstance(self.source, ReplaySource)
+        until = self.clock.now_us()
+        if until < self._reached or self.source.is_beyond(until):
+            self.source.rewind()
+            self.graph.reset()
+        for topic, batch in self.source.take(until):
+            if self._closed:
+                return
+            self._publish(topic, batch)
+        with self._lock:
+            self._pending += self.graph.advance(until)
+        self._reached = until
 
     async def _settle(self) -> None:
+        """Wait a while for listeners that await something, so that they set the pace of a fast replay."""
         pending, self._pending = self._pending, []
-        for item in pending:
-            await item
+        if pending:
+            await asyncio.wait(set(pending), timeout=LISTENER_PATIENCE_S)
+
+
+async def _beat(market: Market) -> None:
+    """Read out bars that end while no event comes."""
+    while True:
+        await asyncio.sleep(BEAT_S)
+        try:
+            market.advance()
+        except Exception as error:
+            market.health.stage("beat").failed(error)
 
 
 async def _follow(market: Market) -> None:
     """Follow the source until the market is closed: retry with back-off, restart what stalls."""
     retry = Retry()
-    source, sleep = market.source, market._sleep
+    source = market.source
     stage = market.health.stage(f"source {source.name}")
     history_due = source.slow_history and not isinstance(source, ReplaySource)
     if not history_due:
@@ -313,47 +385,52 @@ async def _follow(market: Market) -> None:
     while True:
         try:
             if history_due:
-                events = await asyncio.to_thread(lambda: list(source.history()))
-                market._apply(events)
+                market._write(await asyncio.to_thread(lambda: list(source.history())), live=False)
                 history_due = False
                 market._ready.set()
             market.status = Status("running")
-            async with aclosing(source.batches()) as batches:  # type: ignore[type-var]
-                while True:
-                    topic, rows = await _next(market, batches)
-                    batch = conform(topic, rows, f"source {source.name}")
-                    market._apply([(topic, batch)])
+            async with AsyncExitStack() as stack:
+                batches = aiter(source.batches())
+                if hasattr(batches, "aclose"):  # an iterator need not be a generator
+                    stack.push_async_callback(batches.aclose)
+                while (event := await _next(market, batches)) is not None:
+                    topic, rows = event
+                    batch = market._conformed(topic, rows, live=True)
+                    market._publish(topic, batch)
+                    market.advance()
                     stage.worked(batch.num_rows, 0.0)
                     market.heard_us = market.clock.now_us()
                     retry.succeeded()
                     if market.status.state != "running":
                         market.status = Status("running")
                     await market._settle()
-        except StopAsyncIteration:
             market.status = Status("ended", f"{source.name} has no more.")
             return
-        except Exception as error:
-            market._ready.set()
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # the market is being closed; any other cancellation is a source's own
             stage.failed(error)
             market.restarts += 1
             wait = retry.failed()
             state = "stalled" if isinstance(error, _StalledError) else "retrying"
             text = str(error) if isinstance(error, MarketdashError) else f"{type(error).__name__}: {error}"
-            market.status = Status(state, f"{text} Trying again in {wait:.0f} s.")
-            await sleep(wait)
+            market.status = Status(state, f"{text.rstrip('.')}. Trying again in {wait:g} s.")
+            market._ready.set()
+            await market._sleep(wait)
 
 
 class _StalledError(SourceError):
     """A source that is silent while its exchange is open."""
 
 
-async def _next(market: Market, batches: Any) -> Event:
-    """The source's next event; silence in open hours for longer than it may last is an error."""
+async def _next(market: Market, batches: Any) -> Event | None:
+    """The source's next event, None when it has no more; too long a silence in open hours is an error."""
     if market.source.stall_after is None:
         # Awaited directly, an event goes from the generator into the graph without a turn of the loop in
         # between, in which a seek could rewind the one and reset the other.
-        return await anext(batches)  # type: ignore[no-any-return]
-    task = asyncio.ensure_future(anext(batches))
+        return await anext(batches, None)
+    task = asyncio.ensure_future(anext(batches, None))
     try:
         while True:
             done, _ = await asyncio.wait({task}, timeout=market.source.stall_after)
@@ -365,15 +442,21 @@ async def _next(market: Market, batches: Any) -> Event:
                     f"something within {market.source.stall_after:g} s while {market.calendar.name} is open",
                     "silence",
                 )
-            market.advance()
     finally:
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
+def _check_last(last: int | None) -> None:
+    if last is not None and (isinstance(last, bool) or not isinstance(last, int | np.integer) or last < 0):
+        raise SchemaError("The argument `last`", "a number of bars, 0 or more", repr(last))
+
+
 def require_replay(market: Market) -> ReplayClock:
     """The clock of a replay, or an error: a live market has no controls."""
     if not isinstance(market.clock, ReplayClock):
-        raise ClockError(f"{market.source.name}", "a replay", market.source.mode, "A live market has no controls.")
+        raise ClockError(
+            f"{market.source.name}", "a replay", market.source.mode, "A live market has no controls."
+        )
     return market.clock

@@ -8,21 +8,30 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from marketdash.errors import SourceError
+
 T = TypeVar("T")
+
+PATIENCE_S = 10.0
+"""How long a source that does not let itself be cancelled may hold up closing."""
 
 
 class Runner:
-    """Runs a market on the caller's running loop (a notebook, a server), else on a thread's (a script, a test)."""
+    """Runs a market on the caller's running loop (a notebook, a server), else on a thread's (a script)."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._lock, self._stopping = threading.Lock(), False
         try:
             self.loop = asyncio.get_running_loop()
         except RuntimeError:
             self.loop = asyncio.new_event_loop()
+            started = threading.Event()
+            self.loop.call_soon(started.set)
             self._thread = threading.Thread(target=self._run, name="marketdash", daemon=True)
             self._thread.start()
+            started.wait()
 
     @property
     def owns_loop(self) -> bool:
@@ -30,12 +39,16 @@ class Runner:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        self.loop.close()
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.run_until_complete(_cancelled(asyncio.all_tasks(self.loop)))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
 
     @property
-    def _inside(self) -> bool:
+    def inside(self) -> bool:
+        """Whether the caller runs on the market's loop."""
         try:
             return asyncio.get_running_loop() is self.loop
         except RuntimeError:
@@ -43,10 +56,8 @@ class Runner:
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function on the loop and return its result; from the loop itself, directly."""
-        if self._inside:
+        if self.inside:
             return function()
-        if self.loop.is_closed() or not self.loop.is_running():
-            raise RuntimeError("the event loop of this market has ended")
         done: Future[T] = Future()
 
         def run() -> None:
@@ -55,8 +66,22 @@ class Runner:
             except BaseException as error:
                 done.set_exception(error)
 
-        self.loop.call_soon_threadsafe(run)
-        return done.result()
+        # Under the lock, so that what is given to the loop comes before its end.
+        with self._lock:
+            if self._stopping or not self.loop.is_running():
+                hint = "The market was closed, or the loop on which it was opened is over: open another one."
+                raise SourceError(
+                    "The event loop of this market", "a loop that runs", "one that has ended", hint
+                )
+            self.loop.call_soon_threadsafe(run)
+        while True:
+            try:
+                return done.result(timeout=1.0)
+            except TimeoutError:
+                if done.done():
+                    return done.result()
+                if not self.loop.is_running():  # a loop of somebody else's, which he has stopped
+                    raise SourceError("The event loop of this market", "an answer", "its end") from None
 
     def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None:
         """Start a task; it is kept until it ends or the runner is stopped."""
@@ -66,28 +91,40 @@ class Runner:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-        self.call(create)
+        try:
+            self.call(create)
+        except BaseException:
+            coroutine.close()
+            raise
 
-    def stop(self) -> None:
-        """Cancel all tasks; end the thread if there is one. Safe to call twice, and after the loop has ended."""
-        if self.loop.is_closed():
-            return
-        if self._inside or not self.owns_loop:
-            if self.loop.is_running() and not self._inside:
-                self.loop.call_soon_threadsafe(self._cancel)
-            else:
-                self._cancel()
-            return
-        if self._thread is not None and self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._cancelled(), self.loop).result(timeout=10)
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join(timeout=10)
+    def stop(self, last: Callable[[], None] = lambda: None) -> None:
+        """Run `last` on the loop, cancel all tasks, and end the thread if there is one.
 
-    def _cancel(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
+        Safe to call twice, from any thread, and after the loop has ended.
+        """
 
-    async def _cancelled(self) -> None:
-        tasks = list(self._tasks)
-        self._cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        def finish() -> None:
+            last()
+            for task in list(self._tasks):
+                task.cancel()
+            if self.owns_loop:
+                self.loop.stop()
+
+        with self._lock:
+            if self._stopping:
+                return
+            self._stopping = True
+            waiting = not self.inside and self.loop.is_running()
+            if waiting:
+                self.loop.call_soon_threadsafe(finish)
+        if not waiting:
+            finish() if self.inside else last()
+        elif self._thread is not None:
+            self._thread.join(timeout=PATIENCE_S)
+
+
+async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=PATIENCE_S / 2)

@@ -103,10 +103,16 @@ def default_symbol(market: Market) -> str:
 
 
 def _card(content: Any) -> Any:
-    return pmui.Paper(content, elevation=0, variant="outlined", sx=CARD, sizing_mode="stretch_width", margin=0)
+    return pmui.Paper(
+        content, elevation=0, variant="outlined", sx=CARD, sizing_mode="stretch_width", margin=0
+    )
 
 
 def _grid(cards: list[Any]) -> Any:
     # As many columns as fit at 520 px each, one on a phone; no media queries, so it works in a cell too.
-    styles = {"display": "grid", "gap": "12px", "grid-template-columns": "repeat(auto-fit, minmax(min(520px, 100%), 1fr))"}
+    styles = {
+        "display": "grid",
+        "gap": "12px",
+        "grid-template-columns": "repeat(auto-fit, minmax(min(520px, 100%), 1fr))",
+    }
     return pn.Column(*cards, sizing_mode="stretch_width", styles=styles, margin=0)

@@ -38,14 +38,23 @@ class Controls(pn.viewable.Viewer):
             icon="play_arrow", active_icon="pause", value=clock.playing, size="medium",
             description="Play or pause", margin=0,
         )  # fmt: skip
-        self.step = pmui.IconButton(icon="skip_next", size="medium", description="Step to the next bar", margin=0)
+        self.step = pmui.IconButton(
+            icon="skip_next", size="medium", description="Step to the next bar", margin=0
+        )
         options = paces(clock.pace, daily=market.widths == ("1d",))
         self.pace = pmui.Select(
-            label="Pace", options=options, value=clock.pace, size="small", variant="outlined", width=118, margin=0
+            label="Pace",
+            options=options,
+            value=clock.pace,
+            size="small",
+            variant="outlined",
+            width=118,
+            margin=0,
         )
         self.scrubber = pmui.FloatSlider(
             start=0, end=1, step=1 / SCRUBBER_STEPS, value=0, show_value=False, size="small",
-            tooltips=False, sizing_mode="stretch_width", margin=(0, 10), min_width=150, styles={"flex": "1 1 200px", "width": "auto"},
+            tooltips=False, sizing_mode="stretch_width", margin=(0, 10), min_width=150,
+            styles={"flex": "1 1 200px", "width": "auto"},
         )  # fmt: skip
         self.moments = pmui.Select(
             options={GO_TO: "", **self._moments()}, value="", size="small", variant="outlined", width=150, margin=0,
@@ -80,7 +89,9 @@ class Controls(pn.viewable.Viewer):
         """Show where the clock is; returns whether something changed."""
         playing, pace = self.clock.playing, self.clock.pace
         length = max(self.clock.timeline.length, 1)
-        place = round(self.clock.timeline.active(self.clock.now_us()) / length * SCRUBBER_STEPS) / SCRUBBER_STEPS
+        place = (
+            round(self.clock.timeline.active(self.clock.now_us()) / length * SCRUBBER_STEPS) / SCRUBBER_STEPS
+        )
         state = (playing, self.clock.finished, pace, place)
         if state == self._seen:
             return False
@@ -173,5 +184,3 @@ def pace_text(pace: float, *, daily: bool) -> str:
         days = pace / DAY_S
         return f"{days:g} day/s" if days <= 1 else f"{days:g} days/s"
     return f"{pace:g}×"
-
-

@@ -20,7 +20,8 @@ class Choice:
 class Desk(Protocol):
     """Hands out markets: a live one is shared by all viewers, a replay belongs to the one who asked."""
 
-    default: str
+    @property
+    def default(self) -> str: ...
 
     def choices(self) -> list[Choice]: ...
 

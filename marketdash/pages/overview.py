@@ -50,7 +50,12 @@ APP_BAR = {
         "boxShadow": "none",
         "borderBottom": "1px solid",
         "borderColor": "divider",
-        "& .title": {"color": "text.primary", "fontSize": "17px", "fontWeight": 650, "letterSpacing": "-.01em"},
+        "& .title": {
+            "color": "text.primary",
+            "fontSize": "17px",
+            "fontWeight": 650,
+            "letterSpacing": "-.01em",
+        },
         "& .MuiIconButton-root": {"color": "text.secondary"},
         "& .MuiToolbar-root": {"minHeight": "52px", "gap": "8px"},
     },
@@ -69,14 +74,19 @@ class Overview(param.Parameterized):
     source = param.String(default="", doc="The market that is shown.")
     symbol = param.String(default="", doc="The instrument that is selected.")
 
-    def __init__(self, desk: Desk, *, principal: str = "anonymous", display_hz: float = 5.0, **params: Any) -> None:
+    def __init__(
+        self, desk: Desk, *, principal: str = "anonymous", display_hz: float = 5.0, **params: Any
+    ) -> None:
         self.desk, self.principal = desk, principal
         self.market: Market | None = None
         self.pump = Pump(hz=display_hz)
         self._closed = False
+        self.board: Board | None = None
         params["source"] = params.get("source") or desk.default
         super().__init__(**params)
-        self.notice = pmui.Alert("", severity="info", sizing_mode="stretch_width", visible=False, margin=0, sx=DENSE)
+        self.notice = pmui.Alert(
+            "", severity="info", sizing_mode="stretch_width", visible=False, margin=0, sx=DENSE
+        )
         self.trouble = Trouble()
         self.tools = toolbar([])
         self.caption = pn.pane.HTML("", margin=0, sizing_mode="stretch_width")
@@ -112,10 +122,11 @@ class Overview(param.Parameterized):
             notes.append(controls.note)
         self.caption.object = CAPTION.format(text=escape(" ".join(notes)))
         self.tools.objects = tools
-        board = Board(market, symbol=self.symbol if self.symbol in market.universe else "")
+        known = self.symbol.casefold() in {symbol.casefold() for symbol in market.universe.symbols}
+        board = Board(market, symbol=market.universe.get(self.symbol).symbol if known else "")
         self.symbol = board.symbol
         board.param.watch(lambda event: self.param.update(symbol=event.new), "symbol")
-        self._board = board
+        self.board = board
         self.pump.add(board)
         self.body.objects = [board.drawn]
         self.bar.tick()
@@ -138,7 +149,7 @@ class Overview(param.Parameterized):
     def _let_go(self) -> None:
         self.pump.views = [self.bar, self.trouble] if self.market is not None else []
         market, self.market = self.market, None
-        self._board: Board | None = None
+        self.board = None
         if market is not None:
             self.bar.market = self.trouble.market = None
             self.desk.give_back(market, self.principal)
@@ -153,14 +164,20 @@ class Overview(param.Parameterized):
 
     def page(self) -> Any:
         """The page of this screen, to be served."""
-        return pmui.Page(
+        return pmui.Page(  # type: ignore[attr-defined]
             title="marketdash",
             header=self.bar.parts,
             main=[
                 pn.Column(
-                    self.notice, self.trouble.drawn, self.tools, self.caption, self.body,
-                    sizing_mode="stretch_width", margin=(12, 14, 24, 14), styles={"gap": "10px"},
-                )  # fmt: skip
+                    self.notice,
+                    self.trouble.drawn,
+                    self.tools,
+                    self.caption,
+                    self.body,
+                    sizing_mode="stretch_width",
+                    margin=(12, 14, 24, 14),
+                    styles={"gap": "10px"},
+                )
             ],
             dark_theme=True,
             theme_toggle=True,
@@ -178,7 +195,9 @@ class Trouble(pn.viewable.Viewer):
         self.market: Market | None = None
         self.pump: Pump | None = None
         self._text = ""
-        self.drawn = pmui.Alert("", severity="error", sizing_mode="stretch_width", visible=False, margin=0, sx=DENSE)
+        self.drawn = pmui.Alert(
+            "", severity="error", sizing_mode="stretch_width", visible=False, margin=0, sx=DENSE
+        )
 
     def tick(self) -> bool:
         """Show or hide; returns whether something changed."""

@@ -37,27 +37,21 @@ class BuildBars(Sited):
         ids, times, known = columns.ids(batch), columns.ints(batch, "time"), columns.known(batch)
         if self.topic == "ticks":
             price, size = columns.floats(batch, "price"), columns.floats(batch, "size")
-            self._add_ticks(ids, times, known, price, size)
+            self._run(kernels.add_ticks, ids, times, known, price, size)
         else:
             values, counts = columns.bars(batch), columns.counts(batch, "count")
-            self._add_bars(columns.widths(batch), ids, times, known, values, counts)
+            self._run(kernels.add_bars, columns.widths(batch), ids, times, known, values, counts)
         return batch
 
-    def _add_ticks(self, *rows: npt.NDArray[Any]) -> None:
-        progress, scratch = np.zeros(2, np.int64), np.empty((2, len(rows[0])), np.int64)
-        while not kernels.add_ticks(progress, *rows, *self._places(), *scratch):
-            self.store.make_room()
-        self.store.make_room()
-
-    def _add_bars(self, *rows: npt.NDArray[Any]) -> None:
-        done = 0
-        while done < len(rows[0]):
-            done = kernels.add_bars(done, *rows, *self._places())
-            self.store.make_room()
-
-    def _places(self) -> tuple[Any, ...]:
-        store, table = self.store, self.sessions
-        return (
-            store.active, WIDTHS_US, store.floats, store.ints, store.totals, store.limits, store.past,
-            store.past_used, table.segments, table.spans, self.pointers, store.touched, self.late,
-        )  # fmt: skip
+    def _run(self, kernel: kernels.Kernel, *rows: npt.NDArray[Any]) -> None:
+        store, table, done = self.store, self.sessions, 0
+        while True:
+            done = kernel(
+                done, *rows, store.active, WIDTHS_US, store.head_floats, store.head_ints, store.floats, store.ints,
+                store.totals, store.capacities, store.limits, store.past, store.past_used, table.segments,
+                table.spans, self.pointers, store.touched, self.late,
+            )  # fmt: skip
+            if done >= len(rows[0]):
+                break
+            store.make_room()
+        store.changed()

@@ -33,7 +33,7 @@ class Clean(Sited):
     A trade or bar price must be a finite number above zero, a size finite and not negative, a high not
     below its low, an instrument known, a width one of `widths`, and nothing can be known a quarter of an hour
     before it happened. What real tapes contain (a busted print, a low above the open) is not
-    impossible and passes. Stopped rows are counted by reason in `rejected`; the last ones are kept in `rejects`.
+    impossible and passes. Stopped rows are counted by reason in `rejected`, the last kept in `rejects`.
     """
 
     def __init__(self, sessions: SessionTable, topic: str, widths: Sequence[str] = tuple(WIDTHS)) -> None:
@@ -46,10 +46,12 @@ class Clean(Sited):
 
     @property
     def rejects(self) -> list[dict[str, Any]]:
-        """The last rows that were stopped, oldest first, with topic and reason."""
+        """The last rows that were stopped, oldest first, with topic and reason; times in microseconds."""
         rows = []
         for batch, verdict in self._stopped:
-            for code, record in zip(verdict.tolist(), batch.to_pylist(), strict=True):
+            # As numbers, since what was stopped for its time may lie outside of all calendars.
+            plain = pa.table({name: _numbers(batch.column(name)) for name in batch.schema.names})
+            for code, record in zip(verdict.tolist(), plain.to_pylist(), strict=True):
                 rows.append({"topic": self.topic, "reason": REASONS[code], **record})
         return rows[-KEPT_REJECTS:]
 
@@ -109,3 +111,7 @@ class Clean(Sited):
             # A daily bar is the regular session's, at whatever hour of its day the source has stamped it.
             session[columns.widths(batch) == len(WIDTHS) - 1] = kernels.REGULAR
         return columns.with_columns(batch, session=session, trading_day=day)
+
+
+def _numbers(column: pa.Array) -> pa.Array:
+    return column.view(pa.int64()) if pa.types.is_timestamp(column.type) else column

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from marketdash.schema import WIDTHS
+from marketdash.schema import NAME, TOPICS, WIDTHS
 
 _WIDTHS_US = np.array([*WIDTHS.values(), 0], np.int64)
 _PLACES = {width: i for i, width in enumerate(WIDTHS)}
@@ -20,6 +22,7 @@ def ints(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
 
 
 def ids(batch: pa.RecordBatch) -> npt.NDArray[np.int32]:
+    """The instruments, without copying."""
     return batch.column("instrument_id").to_numpy()  # type: ignore[no-any-return]
 
 
@@ -74,3 +77,37 @@ def with_columns(batch: pa.RecordBatch, **columns: Any) -> pa.RecordBatch:
         array = values if isinstance(values, pa.Array) else pa.array(values)
         arrays[place] = array if array.type == kind else array.view(kind)
     return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+
+
+def same(name: str, rows: int) -> pa.Array:
+    """A column of one name."""
+    return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int16), pa.array([name])).cast(NAME)
+
+
+def batch_of(topic: str, columns: Mapping[str, Any]) -> pa.RecordBatch:
+    """A batch of columns that are known to fit: `conform` would take longer than most of what makes them."""
+    schema = TOPICS[topic].schema
+    return pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in schema.names], schema=schema)
+
+
+def completed(
+    batch: pa.RecordBatch, topic: str, now_us: int, source: str, first_seq: int, *, live: bool
+) -> pa.RecordBatch:
+    """The batch with what its source has left out: known-at, a sequence number and the source's name.
+
+    Rows without known-at were known now if they are `live`, else when they happened; a bar when it ended.
+    Nothing that is here is known later than now.
+    """
+    changed: dict[str, Any] = {}
+    column, known_at = batch.column("known_at"), known(batch)
+    if column.null_count or (len(known_at) and known_at.max() > now_us):
+        if live and topic != "bars":
+            known_at = np.where(column.is_null().to_numpy(zero_copy_only=False), now_us, known_at)
+        changed["known_at"] = np.minimum(known_at, now_us)
+    if batch.column("seq").null_count:
+        numbers = pa.array(np.arange(first_seq, first_seq + batch.num_rows))
+        changed["seq"] = pc.coalesce(batch.column("seq"), numbers)
+    if batch.column("source").null_count:
+        names = batch.column("source").cast(pa.utf8()).fill_null(source)
+        changed["source"] = names.dictionary_encode().cast(NAME)
+    return with_columns(batch, **changed) if changed else batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,11 @@ from marketdash.frames.bars import TIME, BarStore, Ints
 from marketdash.indicators.history import BarHistory, Floats
 from marketdash.indicators.spec import Spec, compute
 from marketdash.instruments import Universe
+from marketdash.pipeline import columns
 from marketdash.pipeline.health import Health
 from marketdash.pipeline.unread import Unread
+from marketdash.schema import NAME
 from marketdash.schema import TIME as MOMENT
-from marketdash.schema import conform
 
 
 @dataclass
@@ -38,9 +39,9 @@ class Derivation:
 class Derive:
     """Computes each asked-for indicator on every bar that has ended.
 
-    A reading is that of a chart of the instrument alone: it depends on as many of its bars as determine it (an
-    EMA settles), never on how many happen to be kept or what else was traded. What sums up all of history
-    gets all that may be kept. An indicator that raises costs only itself: it is counted on `health`
+    A reading is that of a chart of the instrument alone: it depends on as many of its bars as determine
+    it (an EMA settles), never on how many happen to be kept or what else was traded. What sums up all of
+    history gets all that may be kept. An indicator that raises costs only itself: it is counted on `health`
     and tried again at the next bar.
     """
 
@@ -98,20 +99,20 @@ class Derive:
         good = {name: np.flatnonzero(~np.isnan(reading)) for name, reading in values.items()}
         which = np.concatenate(list(good.values()))
         self._seq += len(which)
-        return conform(
+        rows = len(which)
+        return columns.batch_of(
             "readings",
             {
-                "time": pa.array(bars["time"][which], MOMENT),
-                "known_at": pa.array(np.maximum(bars["end"], bars["known_at"])[which], MOMENT),
-                "seq": np.arange(self._seq - len(which), self._seq),
-                "source": pa.array(["derive"] * len(which), pa.utf8()),
+                "time": pa.array(bars["time"][which]).view(MOMENT),
+                "known_at": pa.array(np.maximum(bars["end"], bars["known_at"])[which]).view(MOMENT),
+                "seq": np.arange(self._seq - rows, self._seq),
+                "source": columns.same("derive", rows),
                 "instrument_id": ids[which].astype(np.int32),
-                "width": pa.array([item.width] * len(which), pa.utf8()),
-                "indicator": pa.array([str(item.spec)] * len(which), pa.utf8()),
-                "output": pa.array(np.repeat(list(good), [len(rows) for rows in good.values()]), pa.utf8()),
-                "value": np.concatenate([values[name][rows] for name, rows in good.items()]),
+                "width": columns.same(item.width, rows),
+                "indicator": columns.same(str(item.spec), rows),
+                "output": _outputs(good),
+                "value": np.concatenate([values[name][found] for name, found in good.items()]),
             },
-            item.stage,
         )
 
     def _lookback(self, item: Derivation) -> int:
@@ -155,3 +156,8 @@ class Derive:
             fields["vwap"] = np.where(volume > 0, turnover / volume, np.nan)
         symbols = [self.universe.symbols[i] for i in members]
         return BarHistory.from_arrays(times, symbols, item.width, self.tz, copy=False, **fields)
+
+
+def _outputs(rows: Mapping[str, Ints]) -> pa.Array:
+    places = np.repeat(np.arange(len(rows), dtype=np.int16), [len(found) for found in rows.values()])
+    return pa.DictionaryArray.from_arrays(places, pa.array(list(rows))).cast(NAME)

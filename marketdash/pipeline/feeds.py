@@ -11,8 +11,8 @@ import pyarrow as pa
 from streamz import Stream
 
 from marketdash.frames.bars import TIME, BarStore, Ints
+from marketdash.pipeline import columns
 from marketdash.pipeline.unread import Unread
-from marketdash.schema import NAME, TOPICS
 from marketdash.schema import TIME as MOMENT
 
 _BEFORE_ALL = np.iinfo(np.int64).min
@@ -37,20 +37,22 @@ class BarFeed:
         """These bars as a batch of the topic, in this order."""
         rows, length = self.store.gather(self.width, ids, numbers), len(ids)
         self._seq += length
-        columns = {name: pa.array(values) for name, values in rows.items()} | {
-            "time": pa.array(rows["time"]).view(MOMENT),
-            "known_at": pa.array(rows["known_at"]).view(MOMENT),
-            "seq": pa.array(np.arange(self._seq - length, self._seq)),
-            "source": _same("bars", length),
-            "width": _same(self.width, length),
-            "vwap": pa.array(rows["vwap"], from_pandas=True),
-            "count": pa.array(rows["count"], mask=rows["count"] < 0),
-            "revision": pa.array(rows["revision"].astype(np.int32)),
-            "session": pa.array(rows["session"].astype(np.int8)),
-            "trading_day": pa.array(rows["trading_day"].astype(np.int32)).view(pa.date32()),
-        }
-        schema = TOPICS["bars"].schema
-        return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+        return columns.batch_of(
+            "bars",
+            rows
+            | {
+                "time": pa.array(rows["time"]).view(MOMENT),
+                "known_at": pa.array(rows["known_at"]).view(MOMENT),
+                "seq": np.arange(self._seq - length, self._seq),
+                "source": columns.same("bars", length),
+                "width": columns.same(self.width, length),
+                "vwap": pa.array(rows["vwap"], from_pandas=True),
+                "count": pa.array(rows["count"], mask=rows["count"] < 0),
+                "revision": rows["revision"].astype(np.int32),
+                "session": rows["session"].astype(np.int8),
+                "trading_day": pa.array(rows["trading_day"].astype(np.int32)).view(pa.date32()),
+            },
+        )
 
 
 class EndedBars(BarFeed):
@@ -133,7 +135,3 @@ class ChangedBars(BarFeed):
         ring = self.store.ring(self.width)
         slots = numbers % ring.capacity
         return np.hstack([ring.floats[ids, slots].view(np.int64), ring.ints[ids, slots]])
-
-
-def _same(name: str, rows: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int16), pa.array([name])).cast(NAME)

@@ -1,9 +1,9 @@
 """The graph of one market: events in at the root, frames and streams out.
 
-    root ─ ticks ── clean ─ bars ─ last prices ─┬─ frames, listeners
-         ─ quotes ─ clean ─ last prices ────────┤
-         ─ bars ─── clean ─ bars ─ last prices ─┤
-         ─ readings (from derive, when bars end)┘
+root ─ ticks ── clean ─ bars ─ last prices ─┬─ frames, listeners
+     ─ quotes ─ clean ─ last prices ────────┤
+     ─ bars ─── clean ─ bars ─ last prices ─┤
+     ─ readings (from derive, when bars end)┘
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -20,10 +20,11 @@ from streamz import Sink, Stream
 
 from marketdash.calendars import FOREVER
 from marketdash.frames import BarStore, LastPrices, RollingFrame
+from marketdash.frames.bars import PLACES
 from marketdash.indicators.spec import Spec
 from marketdash.instruments import Universe
 from marketdash.pipeline import columns, kernels, nodes
-from marketdash.pipeline.bars import BuildBars
+from marketdash.pipeline.bars import WIDTHS_US, BuildBars
 from marketdash.pipeline.clean import Clean
 from marketdash.pipeline.derive import Derive
 from marketdash.pipeline.feeds import ChangedBars, EndedBars
@@ -44,8 +45,8 @@ class Graph:
     source's data allow; `tz` is the zone in which indicators see times.
 
     Ended bars are read (for indicators, and for who listens to complete bars) at moments that depend on the
-    events alone: whenever known-at passes a moment at which a bar may end, and after ready-made bars of one
-    known-at. So readings do not depend on how a log is cut into batches, nor on how often a clock looks.
+    events alone: whenever known-at passes a moment at which a bar may end, and after ready-made bars that came when
+    their time had passed. So readings do not depend on how a log is cut into batches, nor on how often a clock looks.
     """
 
     def __init__(
@@ -116,25 +117,42 @@ class Graph:
         pending: list[Any] = self.root._emit((topic, batch))
         if len(past := self.store.take_past()):
             for reader in [item.unread for item in (*self.derive.derivations, *self._ended)]:
-                rows = past[(past[:, 0] == list(WIDTHS).index(reader.width)) & (past[:, 3] == 1)]
+                rows = past[(past[:, 0] == PLACES[reader.width]) & (past[:, 3] == 1)]
                 reader.note_new(rows[:, 1], rows[:, 2])
             for feed in self._changed:
-                feed.note_past(past[past[:, 0] == list(WIDTHS).index(feed.width)])
+                feed.note_past(past[past[:, 0] == PLACES[feed.width]])
         return pending
 
     def _parts(self, topic: str, batch: pa.RecordBatch, pending: list[Any]) -> Iterator[pa.RecordBatch]:
         """The batch, cut where bars must be read before it goes on."""
         known = np.maximum.accumulate(columns.known(batch))
+        late = self._late_bars(batch, known) if topic == "bars" else np.zeros(0, np.int64)
         row, length = 0, len(known)
         while row < length:
             pending += self.advance(int(known[row]) - 1)
-            if topic == "bars":
-                self._told_us = int(known[row])
-                stop = int(np.searchsorted(known, known[row], side="right"))
-            else:
-                stop = int(np.searchsorted(known, self._next_end, side="right"))
+            stop = int(np.searchsorted(known, self._next_end, side="right"))
+            if len(late := late[late >= row]):
+                stop = min(stop, int(np.searchsorted(known, known[late[0]], side="right")))
+                if late[0] < stop:
+                    self._told_us = int(known[late[0]])
             yield batch.slice(row, stop - row)
             row = stop
+
+    def _late_bars(self, batch: pa.RecordBatch, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The rows by which a bar changes that had ended before, which nobody will look for by itself."""
+        times, table = columns.ints(batch, "time"), self.sessions
+        table.cover(int(min(times.min(), known[0])), int(known[-1]))
+        read = np.array([place for width, place in PLACES.items() if width in self._read_widths], np.int64)
+        late = np.zeros(len(times), np.bool_)
+        kernels.find_late(
+            columns.widths(batch), columns.ids(batch), times, known, read, WIDTHS_US,
+            table.segments, table.spans, table.pointers(), late,
+        )  # fmt: skip
+        return np.flatnonzero(late)
+
+    @property
+    def _read_widths(self) -> set[str]:
+        return self.derive.widths | {feed.width for feed in self._ended}
 
     @property
     def _has_readers(self) -> bool:
@@ -158,9 +176,10 @@ class Graph:
         """Find the next moment after `us` at which a bar that somebody waits for may end."""
         self._told_us = None
         self.sessions.cover(us, us)
-        widths = self.derive.widths | {feed.width for feed in self._ended}
-        narrowest = min((width_us(width) for width in widths), default=FOREVER)
-        self._next_end = kernels.next_boundary(us, narrowest, self.sessions.segments, self.sessions.calendar_spans)
+        narrowest = min((width_us(width) for width in self._read_widths), default=FOREVER)
+        self._next_end = kernels.next_boundary(
+            us, narrowest, self.sessions.segments, self.sessions.calendar_spans
+        )
 
     def reset(self) -> None:
         """Forget all that was pushed; listeners stay."""

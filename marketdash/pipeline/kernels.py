@@ -40,9 +40,12 @@ from marketdash.frames.last import LastPrices
 Kernel = Any
 """A compiled function; numba's dispatcher has no type that mypy knows."""
 
+# Compiled at the first call and kept on disk. Nothing here divides by zero, so nothing checks that.
+compiled = njit(cache=True, nogil=True, error_model="numpy")
+
 S_START, S_END, S_SESSION, S_DAY, S_OPEN, S_CLOSE, S_OFFSET = range(7)
 REVISED, TOO_LATE = range(2)
-IS_TAKEN, IS_REFUSED, IS_REVISING, IS_TOLD = 1, 2, 4, 8
+BEGUN, REPLACED, REVISED_PAST, TOLD, REFUSED = range(5)
 
 L_LAST, L_PREVIOUS, L_REGULAR, L_BID, L_ASK, L_BID_SIZE, L_ASK_SIZE = range(len(LastPrices.FLOATS))
 L_TIME, L_KNOWN, L_QUOTE_TIME, L_DAY, L_REGULAR_TIME, L_PREVIOUS_TIME = range(len(LastPrices.INTS))
@@ -54,22 +57,22 @@ THE_END_US = 4_102_444_800_000_000
 """The year 2100: a time after it is a number in a wrong unit."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def is_when(t, seen):
     return t > 0 and t <= seen + AHEAD_US and seen < THE_END_US
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def is_price(price):
     return price > 0.0 and price < np.inf
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def is_size(size):
     return not (size < 0.0 or size == np.inf)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def check_ticks(ids, times, known, prices, sizes, instruments, verdict):
     """Judge each row, 0 for good ones; returns how many are not."""
     bad = 0
@@ -89,7 +92,7 @@ def check_ticks(ids, times, known, prices, sizes, instruments, verdict):
     return bad
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def check_quotes(ids, times, known, bids, asks, bid_sizes, ask_sizes, instruments, verdict):
     """As `check_ticks`; a side without a quote is NaN or 0."""
     bad = 0
@@ -109,7 +112,7 @@ def check_quotes(ids, times, known, bids, asks, bid_sizes, ask_sizes, instrument
     return bad
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def check_bars(ids, times, known, values, bases, limits, instruments, verdict):
     """As `check_ticks`; `values` has a row of open, high, low, close and volume for each bar."""
     bad = 0
@@ -119,7 +122,9 @@ def check_bars(ids, times, known, values, bases, limits, instruments, verdict):
             verdict[i] = INSTRUMENT
         elif bases[i] < 0 or limits[bases[i]] == 0:
             verdict[i] = WIDTH
-        elif not (is_price(bar[OPEN]) and is_price(bar[HIGH]) and is_price(bar[LOW]) and is_price(bar[CLOSE])):
+        elif not (
+            is_price(bar[OPEN]) and is_price(bar[HIGH]) and is_price(bar[LOW]) and is_price(bar[CLOSE])
+        ):
             verdict[i] = PRICE
         elif bar[HIGH] < bar[LOW]:
             verdict[i] = BAR
@@ -134,7 +139,7 @@ def check_bars(ids, times, known, values, bases, limits, instruments, verdict):
     return bad
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def find_segment(t, n, segments, spans, pointers):
     """Row of the segment that holds t for instrument n; `pointers` remembers the last one found."""
     low, high = spans[n, 0], spans[n, 1]
@@ -151,7 +156,7 @@ def find_segment(t, n, segments, spans, pointers):
     return low
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def bounds(t, width, s, segments):
     """Start and end of the bar that holds t in segment s: a bar never straddles a session's end.
 
@@ -165,7 +170,7 @@ def bounds(t, width, s, segments):
     return max(floor, segments[s, S_START]), min(floor + width, segments[s, S_END])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def next_boundary(t, width, segments, spans):
     """The first moment after t at which a bar of this width may end, by any of the calendars."""
     first = FOREVER
@@ -184,13 +189,30 @@ def next_boundary(t, width, segments, spans):
     return first
 
 
-@njit(cache=True, nogil=True)
+@compiled
+def find_late(bases, ids, times, known, read, widths, segments, spans, pointers, late):
+    """Mark the ready-made bars by which a bar of the widths `read` changes that had ended before it was known."""
+    for i in range(len(ids)):
+        late[i] = False
+        if ids[i] < 0 or ids[i] >= len(spans) or bases[i] < 0:
+            continue
+        s = find_segment(times[i], ids[i], segments, spans, pointers)
+        for w in read:
+            if w >= bases[i]:
+                end = bounds(times[i], widths[w], s, segments)[1]
+                # One that ends off our grid is not waited for.
+                own_end = min(times[i] + widths[w], segments[s, S_END])
+                late[i] = end < known[i] or (w == bases[i] and own_end != end and widths[w] < DAY_US)
+                break
+
+
+@compiled
 def newest_slot(total, capacity):
     # A division costs more than all else that is done for a tick, and most rings are not full.
     return total - 1 if total <= capacity else (total - 1) % capacity
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def find_bar(ints, n, total, t):
     """Slot of the kept bar that holds the moment t, or -1."""
     capacity = ints.shape[1]
@@ -207,23 +229,25 @@ def find_bar(ints, n, total, t):
     return slot if t < ints[n, slot, END] else -1
 
 
-@njit(cache=True, nogil=True)
-def insert_bar(floats, ints, totals, n, start):
+@compiled
+def insert_bar(floats, ints, totals, n, w, start):
     """Slot of a new bar, kept in order of start; -1 if it is older than all that a full ring keeps."""
     capacity = ints.shape[1]
-    total = totals[n]
+    total = totals[n, w]
     if total >= capacity and start < ints[n, total % capacity, TIME]:
         return -1
     b = total
     while b > max(total + 1 - capacity, 0) and ints[n, (b - 1) % capacity, TIME] > start:
-        floats[n, b % capacity] = floats[n, (b - 1) % capacity]
-        ints[n, b % capacity] = ints[n, (b - 1) % capacity]
+        for field in range(6):
+            floats[n, b % capacity, field] = floats[n, (b - 1) % capacity, field]
+        for field in range(10):
+            ints[n, b % capacity, field] = ints[n, (b - 1) % capacity, field]
         b -= 1
-    totals[n] = total + 1
+    totals[n, w] = total + 1
     return b % capacity
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def note_past(past, used, w, n, start, new):
     past[used[0], 0] = w
     past[used[0], 1] = n
@@ -232,7 +256,7 @@ def note_past(past, used, w, n, start, new):
     used[0] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def write_ints(ints, n, slot, start, end, known, count, session, day, given, opened, closed):
     ints[n, slot, TIME] = start
     ints[n, slot, END] = end
@@ -246,107 +270,129 @@ def write_ints(ints, n, slot, start, end, known, count, session, day, given, ope
     ints[n, slot, CLOSED] = closed
 
 
-@njit(cache=True, nogil=True)
-def add_ticks(
-    progress, ids, times, known, prices, sizes, active, widths, floats, ints, totals, limits,
-    past, past_used, segments, spans, pointers, touched, late, rows, marks,
-):  # fmt: skip
-    """Add ticks to the bars of all active widths, one width after the other.
+@compiled
+def put_head(floats, ints, n, slot, head_floats, head_ints, w):
+    """Write the newest bar into its slot of the ring."""
+    for field in range(6):
+        floats[n, slot, field] = head_floats[n, w, field]
+    for field in range(10):
+        ints[n, slot, field] = head_ints[n, w, field]
 
-    Returns whether all was done; if not, a ring must grow or the notes of the past be emptied before the next
-    call, which goes on where `progress` (place in active, row) says. `rows` and `marks` are room for a
-    number per tick: its segment, and what became of it. `late` counts ticks that changed a bar which had
-    ended, and ticks too old for all kept bars. What a ready-made bar tells of already is not added again.
-    """
-    if progress[0] == 0 and progress[1] == 0:
-        for i in range(len(ids)):
-            rows[i] = find_segment(times[i], ids[i], segments, spans, pointers)
-            marks[i] = 0
-            touched[ids[i]] += 1
-    while progress[0] < len(active):
-        w = active[progress[0]]
-        row = _add_ticks(
-            progress[1], w, ids, times, known, prices, sizes, widths[w], floats[w], ints[w], totals[w], limits[w],
-            past, past_used, segments, rows, marks,
-        )  # fmt: skip
-        if row < len(ids):
-            progress[1] = row
+
+@compiled
+def take_head(floats, ints, n, slot, head_floats, head_ints, w):
+    """Read the newest bar from its slot of the ring."""
+    for field in range(6):
+        head_floats[n, w, field] = floats[n, slot, field]
+    for field in range(10):
+        head_ints[n, w, field] = ints[n, slot, field]
+
+
+@compiled
+def has_room(n, active, totals, capacities, limits, past, past_used):
+    """Whether a row of instrument n can be added without growing a ring or emptying the notes of the past."""
+    if past_used[0] + len(active) > len(past):
+        return False
+    for w in active:
+        if capacities[w] <= totals[n, w] < limits[w]:
             return False
-        progress[0] += 1
-        progress[1] = 0
-    for i in range(len(ids)):
-        if marks[i]:
-            late[REVISED] += marks[i] & IS_REVISING != 0
-            late[TOO_LATE] += marks[i] & (IS_REFUSED | IS_TAKEN) == IS_REFUSED
     return True
 
 
-@njit(cache=True, nogil=True)
-def _add_ticks(
-    begin, w, ids, times, known, prices, sizes, width, floats, ints, total, limit,
-    past, past_used, segments, rows, marks,
+@compiled
+def add_ticks(
+    begin, ids, times, known, prices, sizes, active, widths, head_floats, head_ints, floats, ints, totals,
+    capacities, limits, past, past_used, segments, spans, pointers, touched, late,
 ):  # fmt: skip
-    # Arrays are read by number and never sliced: each slice would count references, for more than a tick costs.
-    capacity = ints.shape[1]
+    """Add the rows from `begin` on to the bars of all active widths.
+
+    Returns the number of rows, or the row before which a ring must grow or the notes of the past be
+    emptied; call again from that row. `late` counts ticks that changed a bar which had ended, and ticks too
+    old for all kept bars. What a ready-made bar tells of already is not added again.
+    """
     for i in range(begin, len(ids)):
         n, t = ids[i], times[i]
-        s = rows[i]
-        if marks[i] & IS_TOLD or (width >= DAY_US and segments[s, S_SESSION] != REGULAR):
-            continue
-        slot = newest_slot(total[n], capacity)
-        if total[n] > 0 and t >= ints[n, slot, TIME] and t < ints[n, slot, END]:
-            if ints[n, slot, GIVEN] == READY_MADE and t < ints[n, slot, CLOSED]:
-                marks[i] |= IS_TOLD | IS_TAKEN
-                continue
-            if known[i] > ints[n, slot, END]:
-                ints[n, slot, REVISION] += 1
-                marks[i] |= IS_REVISING
-            marks[i] |= IS_TAKEN
-            add_tick(floats, ints, n, slot, t, known[i], prices[i], sizes[i])
-            continue
-        start, end = bounds(t, width, s, segments)
-        if total[n] == 0 or t >= ints[n, slot, END]:
-            if total[n] >= capacity and capacity < limit:
-                return i
-            if total[n] > 0:  # a source's own bars may end off our grid
-                start = max(start, ints[n, slot, END])
-            slot = newest_slot(total[n] + 1, capacity)
-            total[n] += 1
-        else:
-            if past_used[0] >= len(past):
-                return i
-            slot = find_bar(ints, n, total[n], t)
-            if slot >= 0:
-                if ints[n, slot, GIVEN] == READY_MADE and t < ints[n, slot, CLOSED]:
-                    marks[i] |= IS_TOLD | IS_TAKEN
-                    continue
-                marks[i] |= IS_REVISING | IS_TAKEN
-                add_tick(floats, ints, n, slot, t, known[i], prices[i], sizes[i])
-                ints[n, slot, REVISION] += 1
-                note_past(past, past_used, w, n, ints[n, slot, TIME], 0)
-                continue
-            if total[n] >= capacity and capacity < limit:
-                return i
-            slot = insert_bar(floats, ints, total, n, start)
-            if slot < 0:
-                marks[i] |= IS_REFUSED
-                continue
-            note_past(past, past_used, w, n, start, 1)
-        marks[i] |= IS_TAKEN
-        price, size = prices[i], sizes[i]
+        if not has_room(n, active, totals, capacities, limits, past, past_used):
+            return i
+        price, size, seen = prices[i], sizes[i], known[i]
         if size != size:
             size = 0.0
-        floats[n, slot, OPEN] = price
-        floats[n, slot, HIGH] = price
-        floats[n, slot, LOW] = price
-        floats[n, slot, CLOSE] = price
-        floats[n, slot, VOLUME] = size
-        floats[n, slot, TURNOVER] = price * size
-        write_ints(ints, n, slot, start, end, known[i], 1, segments[s, S_SESSION], segments[s, S_DAY], BUILT, t, t)
+        s = find_segment(t, n, segments, spans, pointers)
+        regular = segments[s, S_SESSION] == REGULAR
+        touched[n] += 1
+        taken, refused, revised = False, False, False
+        for w in active:
+            if widths[w] >= DAY_US and not regular:
+                continue
+            if head_ints[n, w, TIME] <= t < head_ints[n, w, END]:
+                taken = True
+                if head_ints[n, w, GIVEN] == READY_MADE and t < head_ints[n, w, CLOSED]:
+                    break  # and so does every wider one
+                if seen > head_ints[n, w, END]:
+                    head_ints[n, w, REVISION] += 1
+                    revised = True
+                add_tick(head_floats, head_ints, n, w, t, seen, price, size)
+                continue
+            became = add_aside(
+                n, w, t, seen, price, size, s, widths[w], head_floats, head_ints, floats[w], ints[w], totals,
+                past, past_used, segments,
+            )  # fmt: skip
+            refused |= became == REFUSED
+            revised |= became == REVISED_PAST
+            taken |= became != REFUSED
+            if became == TOLD:
+                break
+        late[REVISED] += revised
+        late[TOO_LATE] += refused and not taken
     return len(ids)
 
 
-@njit(cache=True, nogil=True)
+@compiled
+def add_aside(
+    n, w, t, seen, price, size, s, width, head_floats, head_ints, floats, ints, totals, past, past_used, segments
+):  # fmt: skip
+    """Add a tick that is not of the newest bar: begin a bar, or find the past one; tells which it was.
+
+    Arrays are read by number and never sliced: a slice counts references, which costs more than a tick.
+    """
+    total, capacity = totals[n, w], ints.shape[1]
+    start, end = bounds(t, width, s, segments)
+    if total > 0:
+        put_head(floats, ints, n, newest_slot(total, capacity), head_floats, head_ints, w)
+    if total == 0 or t >= head_ints[n, w, END]:
+        if total > 0:
+            start = max(start, head_ints[n, w, END])  # a source's own bars may end off our grid
+        totals[n, w] = total + 1
+        first_tick(head_floats, head_ints, n, w, start, end, t, seen, price, size, s, segments)
+        return BEGUN
+    slot = find_bar(ints, n, total, t)
+    if slot < 0:
+        slot = insert_bar(floats, ints, totals, n, w, start)
+        if slot < 0:
+            return REFUSED
+        first_tick(floats, ints, n, slot, start, end, t, seen, price, size, s, segments)
+        note_past(past, past_used, w, n, start, 1)
+        return BEGUN
+    if ints[n, slot, GIVEN] == READY_MADE and t < ints[n, slot, CLOSED]:
+        return TOLD
+    add_tick(floats, ints, n, slot, t, seen, price, size)
+    ints[n, slot, REVISION] += 1
+    note_past(past, past_used, w, n, ints[n, slot, TIME], 0)
+    return REVISED_PAST
+
+
+@compiled
+def first_tick(floats, ints, n, slot, start, end, t, seen, price, size, s, segments):
+    floats[n, slot, OPEN] = price
+    floats[n, slot, HIGH] = price
+    floats[n, slot, LOW] = price
+    floats[n, slot, CLOSE] = price
+    floats[n, slot, VOLUME] = size
+    floats[n, slot, TURNOVER] = price * size
+    write_ints(ints, n, slot, start, end, seen, 1, segments[s, S_SESSION], segments[s, S_DAY], BUILT, t, t)
+
+
+@compiled
 def add_tick(floats, ints, n, slot, t, seen, price, size):
     """Add a tick to a bar that has ticks before and perhaps after it; of ticks at one time the first to come opens."""
     if price > floats[n, slot, HIGH]:
@@ -359,91 +405,91 @@ def add_tick(floats, ints, n, slot, t, seen, price, size):
     elif t < ints[n, slot, OPENED]:
         floats[n, slot, OPEN] = price
         ints[n, slot, OPENED] = t
-    if size == size:
-        floats[n, slot, VOLUME] += size
-        floats[n, slot, TURNOVER] += price * size
+    floats[n, slot, VOLUME] += size
+    floats[n, slot, TURNOVER] += price * size
     if seen > ints[n, slot, KNOWN]:
         ints[n, slot, KNOWN] = seen
     if ints[n, slot, COUNT] >= 0:
         ints[n, slot, COUNT] += 1
 
 
-@njit(cache=True, nogil=True)
-def merge_bar(target, target_ints, values, ints):
-    """Fold a narrower bar into a wider one."""
-    target[HIGH] = max(target[HIGH], values[HIGH])
-    target[LOW] = min(target[LOW], values[LOW])
-    if ints[CLOSED] >= target_ints[CLOSED]:
-        target[CLOSE] = values[CLOSE]
-        target_ints[CLOSED] = ints[CLOSED]
-    if ints[OPENED] < target_ints[OPENED]:
-        target[OPEN] = values[OPEN]
-        target_ints[OPENED] = ints[OPENED]
-    target[VOLUME] += values[VOLUME]
-    target[TURNOVER] += values[TURNOVER]
-    target_ints[KNOWN] = max(target_ints[KNOWN], ints[KNOWN])
-    if target_ints[COUNT] < 0 or ints[COUNT] < 0:
-        target_ints[COUNT] = -1
+@compiled
+def merge_bar(floats, ints, n, place, base_floats, base_ints, slot):
+    """Fold a narrower bar into the wider one at `place`."""
+    floats[n, place, HIGH] = max(floats[n, place, HIGH], base_floats[n, slot, HIGH])
+    floats[n, place, LOW] = min(floats[n, place, LOW], base_floats[n, slot, LOW])
+    if base_ints[n, slot, CLOSED] >= ints[n, place, CLOSED]:
+        floats[n, place, CLOSE] = base_floats[n, slot, CLOSE]
+        ints[n, place, CLOSED] = base_ints[n, slot, CLOSED]
+    if base_ints[n, slot, OPENED] < ints[n, place, OPENED]:
+        floats[n, place, OPEN] = base_floats[n, slot, OPEN]
+        ints[n, place, OPENED] = base_ints[n, slot, OPENED]
+    floats[n, place, VOLUME] += base_floats[n, slot, VOLUME]
+    floats[n, place, TURNOVER] += base_floats[n, slot, TURNOVER]
+    ints[n, place, KNOWN] = max(ints[n, place, KNOWN], base_ints[n, slot, KNOWN])
+    if ints[n, place, COUNT] < 0 or base_ints[n, slot, COUNT] < 0:
+        ints[n, place, COUNT] = -1
     else:
-        target_ints[COUNT] += ints[COUNT]
+        ints[n, place, COUNT] += base_ints[n, slot, COUNT]
 
 
-@njit(cache=True, nogil=True)
-def rebuild_bar(floats, ints, total, n, target, target_ints):
-    """Make a wider bar anew from the narrower ones; False if they are not all kept any more."""
-    capacity = ints.shape[1]
+@compiled
+def rebuild_bar(floats, ints, n, place, base_floats, base_ints, total):
+    """Make the wider bar at `place` anew from the narrower ones; False if they are not all kept any more."""
+    capacity = base_ints.shape[1]
     low, high = max(total - capacity, 0), total
-    if low > 0 and ints[n, low % capacity, TIME] > target_ints[TIME]:
+    if low > 0 and base_ints[n, low % capacity, TIME] > ints[n, place, TIME]:
         return False
     while low < high:  # to the first narrower bar that starts inside
         middle = (low + high) // 2
-        if ints[n, middle % capacity, TIME] < target_ints[TIME]:
+        if base_ints[n, middle % capacity, TIME] < ints[n, place, TIME]:
             low = middle + 1
         else:
             high = middle
     first = True
     for b in range(low, total):
         slot = b % capacity
-        if ints[n, slot, TIME] >= target_ints[END]:
+        if base_ints[n, slot, TIME] >= ints[n, place, END]:
             break
-        if target_ints[SESSION] == REGULAR and ints[n, slot, SESSION] != REGULAR:
+        if ints[n, place, SESSION] == REGULAR and base_ints[n, slot, SESSION] != REGULAR:
             continue  # a print during the lunch break is none of the day's
         if first:
-            target[:] = floats[n, slot]
-            target_ints[COUNT] = ints[n, slot, COUNT]
-            target_ints[OPENED] = ints[n, slot, OPENED]
-            target_ints[CLOSED] = ints[n, slot, CLOSED]
-            target_ints[KNOWN] = max(target_ints[KNOWN], ints[n, slot, KNOWN])
+            for field in range(6):
+                floats[n, place, field] = base_floats[n, slot, field]
+            ints[n, place, COUNT] = base_ints[n, slot, COUNT]
+            ints[n, place, OPENED] = base_ints[n, slot, OPENED]
+            ints[n, place, CLOSED] = base_ints[n, slot, CLOSED]
+            ints[n, place, KNOWN] = max(ints[n, place, KNOWN], base_ints[n, slot, KNOWN])
             first = False
         else:
-            merge_bar(target, target_ints, floats[n, slot], ints[n, slot])
+            merge_bar(floats, ints, n, place, base_floats, base_ints, slot)
     return True
 
 
-@njit(cache=True, nogil=True)
-def correct_bar(target, target_ints, old, old_ints, new, new_ints):
-    """Change a wider bar by what a narrower one was revised by, where it cannot be made anew.
+@compiled
+def correct_bar(floats, ints, n, place, base_floats, base_ints, slot, old, old_ints):
+    """Change the wider bar at `place` by what a narrower one was revised by, where it cannot be made anew.
 
     A high that was too high, or a low too low, stays.
     """
-    target[HIGH] = max(target[HIGH], new[HIGH])
-    target[LOW] = min(target[LOW], new[LOW])
-    if old_ints[OPENED] <= target_ints[OPENED]:
-        target[OPEN] = new[OPEN]
-        target_ints[OPENED] = new_ints[OPENED]
-    if new_ints[CLOSED] >= target_ints[CLOSED]:
-        target[CLOSE] = new[CLOSE]
-        target_ints[CLOSED] = new_ints[CLOSED]
-    target[VOLUME] += new[VOLUME] - old[VOLUME]
-    target[TURNOVER] += new[TURNOVER] - old[TURNOVER]
-    target_ints[KNOWN] = max(target_ints[KNOWN], new_ints[KNOWN])
-    if target_ints[COUNT] >= 0 and old_ints[COUNT] >= 0 and new_ints[COUNT] >= 0:
-        target_ints[COUNT] += new_ints[COUNT] - old_ints[COUNT]
+    floats[n, place, HIGH] = max(floats[n, place, HIGH], base_floats[n, slot, HIGH])
+    floats[n, place, LOW] = min(floats[n, place, LOW], base_floats[n, slot, LOW])
+    if old_ints[OPENED] <= ints[n, place, OPENED]:
+        floats[n, place, OPEN] = base_floats[n, slot, OPEN]
+        ints[n, place, OPENED] = base_ints[n, slot, OPENED]
+    if base_ints[n, slot, CLOSED] >= ints[n, place, CLOSED]:
+        floats[n, place, CLOSE] = base_floats[n, slot, CLOSE]
+        ints[n, place, CLOSED] = base_ints[n, slot, CLOSED]
+    floats[n, place, VOLUME] += base_floats[n, slot, VOLUME] - old[VOLUME]
+    floats[n, place, TURNOVER] += base_floats[n, slot, TURNOVER] - old[TURNOVER]
+    ints[n, place, KNOWN] = max(ints[n, place, KNOWN], base_ints[n, slot, KNOWN])
+    if ints[n, place, COUNT] >= 0 and old_ints[COUNT] >= 0 and base_ints[n, slot, COUNT] >= 0:
+        ints[n, place, COUNT] += base_ints[n, slot, COUNT] - old_ints[COUNT]
     else:
-        target_ints[COUNT] = -1
+        ints[n, place, COUNT] = -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def is_same(a, b):
     for i in range(len(a)):
         if a[i] != b[i] and not (a[i] != a[i] and b[i] != b[i]):
@@ -451,18 +497,10 @@ def is_same(a, b):
     return True
 
 
-@njit(cache=True, nogil=True)
-def has_room(n, active, ints, totals, limits):
-    for w in active:
-        if totals[w][n] >= ints[w].shape[1] and ints[w].shape[1] < limits[w]:
-            return False
-    return True
-
-
-@njit(cache=True, nogil=True)
+@compiled
 def add_bars(
-    begin, bases, ids, times, known, values, counts, active, widths, floats, ints, totals, limits,
-    past, past_used, segments, spans, pointers, touched, late,
+    begin, bases, ids, times, known, values, counts, active, widths, head_floats, head_ints, floats, ints, totals,
+    capacities, limits, past, past_used, segments, spans, pointers, touched, late,
 ):  # fmt: skip
     """Put ready-made bars of the widths `bases` in their place and fold them into the wider widths.
 
@@ -471,96 +509,137 @@ def add_bars(
     them from those wider still. Returns the number of rows, or the row before which a ring must grow or the
     notes of the past be emptied; call again from that row.
     """
-    old, old_ints = np.empty(6), np.empty(len(ints[0][0, 0]), np.int64)
+    old, old_ints = np.empty(6), np.empty(10, np.int64)
     for i in range(begin, len(ids)):
-        n, t, seen, base = ids[i], times[i], known[i], bases[i]
-        if past_used[0] + len(active) > len(past) or not has_room(n, active, ints, totals, limits):
+        n, base = ids[i], bases[i]
+        if not has_room(n, active, totals, capacities, limits, past, past_used):
             return i
-        s = find_segment(t, n, segments, spans, pointers)
-        session, day = segments[s, S_SESSION], segments[s, S_DAY]
-        # A daily bar belongs to its trading day, at whatever hour of it the source has stamped it.
-        start, end = bounds(t, widths[base], s, segments)
-        if widths[base] >= DAY_US:
-            session = REGULAR
-        else:  # the source knows where its bars start
-            start, end = t, min(t + widths[base], segments[s, S_END])
-        place, total = ints[base][n], totals[base][n]
-        slot = newest_slot(total, len(place))
-        newest = total == 0 or place[slot, TIME] <= start
-        if not newest:
-            slot = find_bar(ints[base], n, total, start)
-        replaced = total > 0 and slot >= 0 and place[slot, TIME] == start
-        revised, revision = False, 0
-        if replaced:
-            bar_ints = place[slot]
-            told = bar_ints[GIVEN] == READY_MADE and bar_ints[COUNT] == counts[i]
-            if told and is_same(floats[base][n, slot], values[i]):
-                bar_ints[KNOWN] = max(bar_ints[KNOWN], seen)
-                bar_ints[CLOSED] = max(bar_ints[CLOSED], min(bar_ints[KNOWN], end))
-                continue
-            old[:], old_ints[:] = floats[base][n, slot], bar_ints
-            revised = not newest or seen > end or bar_ints[KNOWN] >= end
-            revision = bar_ints[REVISION] + revised
-            seen = max(bar_ints[KNOWN], seen)
-        elif newest:
-            slot = newest_slot(total + 1, len(place))
-            totals[base][n] = total + 1
-        else:
-            slot = insert_bar(floats[base], ints[base], totals[base], n, start)
-            if slot < 0:
-                late[TOO_LATE] += 1
-                continue
-        if not newest:
-            note_past(past, past_used, base, n, start, not replaced)
+        s = find_segment(times[i], n, segments, spans, pointers)
+        base_floats, base_ints = floats[base], ints[base]
+        slot, became = put_bar(
+            n, base, times[i], known[i], values[i], counts[i], s, widths[base], head_floats, head_ints,
+            base_floats, base_ints, totals, past, past_used, segments, late, old, old_ints,
+        )  # fmt: skip
+        if slot < 0:
+            continue
         touched[n] += 1
-        late[REVISED] += revised
-        bar, bar_ints = floats[base][n, slot], place[slot]
-        bar[:] = values[i]
-        write_ints(ints[base], n, slot, start, end, seen, counts[i], session, day, READY_MADE, start, min(seen, end))
-        bar_ints[REVISION] = revision
         for w in active:
-            if w <= base or (widths[w] >= DAY_US and session != REGULAR):
+            if w <= base or (widths[w] >= DAY_US and segments[s, S_SESSION] != REGULAR):
                 continue
-            place, total = ints[w][n], totals[w][n]
-            slot = newest_slot(total, len(place))
-            newest = total == 0 or place[slot, TIME] <= start
-            if total > 0 and (not newest or start >= place[slot, END]):
-                slot = find_bar(ints[w], n, total, start)
-            if slot < 0:
-                start_of, end_of = bounds(start, widths[w], s, segments)
-                if newest:
-                    slot = newest_slot(total + 1, len(place))
-                    totals[w][n] = total + 1
-                else:
-                    slot = insert_bar(floats[w], ints[w], totals[w], n, start_of)
-                    if slot < 0:
-                        continue
-                    note_past(past, past_used, w, n, start_of, 1)
-                floats[w][n, slot] = bar
-                write_ints(
-                    ints[w], n, slot, start_of, end_of, seen, counts[i], session, day, FOLDED + base,
-                    bar_ints[OPENED], bar_ints[CLOSED],
-                )  # fmt: skip
-                continue
-            wide, wide_ints = floats[w][n, slot], place[slot]
-            if wide_ints[GIVEN] == READY_MADE:
+            if not fold_bar(
+                n, w, base, slot, became, s, widths[w], head_floats, head_ints, base_floats, base_ints,
+                floats[w], ints[w], totals, past, past_used, segments, old, old_ints,
+            ):  # fmt: skip
                 break
-            if not replaced:
-                merge_bar(wide, wide_ints, bar, bar_ints)
-            elif wide_ints[GIVEN] > FOLDED + base or not rebuild_bar(
-                floats[base], ints[base], totals[base][n], n, wide, wide_ints
-            ):
-                correct_bar(wide, wide_ints, old, old_ints, bar, bar_ints)
-            if wide_ints[GIVEN] < FOLDED + base:
-                wide_ints[GIVEN] = FOLDED + base
-            if revised and (not newest or seen > wide_ints[END]):
-                wide_ints[REVISION] += 1
-            if not newest:
-                note_past(past, past_used, w, n, wide_ints[TIME], 0)
     return len(ids)
 
 
-@njit(cache=True, nogil=True)
+@compiled
+def put_bar(
+    n, base, t, seen, values, count, s, width, head_floats, head_ints, floats, ints, totals,
+    past, past_used, segments, late, old, old_ints,
+):  # fmt: skip
+    """Put a ready-made bar in its place; returns its slot (-1 if nothing changes) and what became of it.
+
+    `old` and `old_ints` receive the bar that was there.
+    """
+    total, capacity = totals[n, base], ints.shape[1]
+    if total > 0:
+        put_head(floats, ints, n, newest_slot(total, capacity), head_floats, head_ints, base)
+    session = segments[s, S_SESSION]
+    start, end = bounds(t, width, s, segments)
+    if width >= DAY_US:  # it belongs to its trading day, at whatever hour of it the source has stamped it
+        session = REGULAR
+    else:  # the source knows where its bars start
+        start, end = t, min(t + width, segments[s, S_END])
+    newest = total == 0 or start >= head_ints[n, base, TIME]
+    slot = newest_slot(total, capacity) if newest else find_bar(ints, n, total, start)
+    became, revision = BEGUN, 0
+    if total > 0 and slot >= 0 and ints[n, slot, TIME] == start:
+        for field in range(6):
+            old[field] = floats[n, slot, field]
+        for field in range(10):
+            old_ints[field] = ints[n, slot, field]
+        if old_ints[GIVEN] == READY_MADE and old_ints[COUNT] == count and is_same(old, values):
+            ints[n, slot, KNOWN] = max(old_ints[KNOWN], seen)
+            ints[n, slot, CLOSED] = min(ints[n, slot, KNOWN], end)
+            took_head = newest_slot(totals[n, base], capacity)
+            take_head(floats, ints, n, took_head, head_floats, head_ints, base)
+            return -1, became
+        became = REPLACED
+        if not newest or seen > end or old_ints[KNOWN] >= end:
+            became = REVISED_PAST
+        revision = old_ints[REVISION] + (became == REVISED_PAST)
+        late[REVISED] += became == REVISED_PAST
+        seen = max(old_ints[KNOWN], seen)
+    elif newest:
+        slot = newest_slot(total + 1, capacity)
+        totals[n, base] = total + 1
+    else:
+        slot = insert_bar(floats, ints, totals, n, base, start)
+        if slot < 0:
+            late[TOO_LATE] += 1
+            return -1, became
+    if not newest:
+        note_past(past, past_used, base, n, start, became == BEGUN)
+    for field in range(6):
+        floats[n, slot, field] = values[field]
+    day, closed = segments[s, S_DAY], min(seen, end)
+    write_ints(ints, n, slot, start, end, seen, count, session, day, READY_MADE, start, closed)
+    ints[n, slot, REVISION] = revision
+    take_head(floats, ints, n, newest_slot(totals[n, base], capacity), head_floats, head_ints, base)
+    return slot, became
+
+
+@compiled
+def fold_bar(
+    n, w, base, slot, became, s, width, head_floats, head_ints, base_floats, base_ints,
+    floats, ints, totals, past, past_used, segments, old, old_ints,
+):  # fmt: skip
+    """Fold a ready-made bar into a wider width; False if a ready-made wider bar hides it from here on."""
+    total, capacity = totals[n, w], ints.shape[1]
+    start = base_ints[n, slot, TIME]
+    newest = total == 0 or start >= head_ints[n, w, TIME]
+    if total > 0:
+        put_head(floats, ints, n, newest_slot(total, capacity), head_floats, head_ints, w)
+    place = find_bar(ints, n, total, start)
+    if place < 0:
+        start_of, end_of = bounds(start, width, s, segments)
+        if newest:
+            place = newest_slot(total + 1, capacity)
+            totals[n, w] = total + 1
+        else:
+            place = insert_bar(floats, ints, totals, n, w, start_of)
+            if place < 0:
+                return True
+            note_past(past, past_used, w, n, start_of, 1)
+        for field in range(6):
+            floats[n, place, field] = base_floats[n, slot, field]
+        write_ints(
+            ints, n, place, start_of, end_of, base_ints[n, slot, KNOWN], base_ints[n, slot, COUNT],
+            base_ints[n, slot, SESSION], base_ints[n, slot, DAY], FOLDED + base,
+            base_ints[n, slot, OPENED], base_ints[n, slot, CLOSED],
+        )  # fmt: skip
+    else:
+        given = ints[n, place, GIVEN]
+        if given == READY_MADE:
+            return False
+        if became == BEGUN:
+            merge_bar(floats, ints, n, place, base_floats, base_ints, slot)
+        elif given > FOLDED + base or not rebuild_bar(
+            floats, ints, n, place, base_floats, base_ints, totals[n, base]
+        ):
+            correct_bar(floats, ints, n, place, base_floats, base_ints, slot, old, old_ints)
+        ints[n, place, GIVEN] = max(given, FOLDED + base)
+        if became == REVISED_PAST and (not newest or base_ints[n, slot, KNOWN] > ints[n, place, END]):
+            ints[n, place, REVISION] += 1
+        if not newest:
+            note_past(past, past_used, w, n, ints[n, place, TIME], 0)
+    take_head(floats, ints, n, newest_slot(totals[n, w], capacity), head_floats, head_ints, w)
+    return True
+
+
+@compiled
 def last_ticks(ids, times, known, prices, segments, spans, pointers, floats, ints):
     """Bring last prices up to date; a tick older than the last one is only looked at for a close."""
     for i in range(len(ids)):
@@ -569,7 +648,7 @@ def last_ticks(ids, times, known, prices, segments, spans, pointers, floats, int
         set_last(floats, ints, n, prices[i], t, known[i], segments[s, S_DAY], segments[s, S_SESSION])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def set_last(floats, ints, n, price, t, seen, day, session):
     if t >= ints[n, L_TIME]:
         if day > ints[n, L_DAY]:
@@ -591,7 +670,7 @@ def set_last(floats, ints, n, price, t, seen, day, session):
             ints[n, L_PREVIOUS_TIME] = t
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def last_bars(bases, ids, times, known, closes, widths, segments, spans, pointers, floats, ints):
     """Bring last prices up to date from bars: a close is the price of the bar's end, or of when it was known."""
     for i in range(len(ids)):
@@ -603,7 +682,7 @@ def last_bars(bases, ids, times, known, closes, widths, segments, spans, pointer
         set_last(floats, ints, n, closes[i], min(end, known[i]), known[i], segments[s, S_DAY], session)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def last_quotes(ids, times, known, bids, asks, bid_sizes, ask_sizes, floats, ints):
     """Bring best bids and asks up to date; a quote older than the last one changes nothing."""
     for i in range(len(ids)):
@@ -617,7 +696,7 @@ def last_quotes(ids, times, known, bids, asks, bid_sizes, ask_sizes, floats, int
         ints[n, L_QUOTE_TIME] = times[i]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def stamp(ids, times, segments, spans, pointers, sessions, days):
     """Session and trading day of each row."""
     for i in range(len(ids)):

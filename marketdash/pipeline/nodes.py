@@ -56,14 +56,19 @@ class step(Stream):
 class guard(Stream):
     """Whatever is attached below costs only itself: its exceptions are counted on `health`, not raised.
 
-    The branch is tried again with the next batch. What a branch leaves to await is awaited in order, one after
-    the other; who pushes may wait for it. When more than `BACKLOG` of it has piled up, the rest is dropped.
+    The branch is tried again with the next batch. What a branch leaves to await is awaited in order, one
+    after the other; who pushes may wait for it. When `BACKLOG` of it has piled up, the rest is dropped.
     """
 
     BACKLOG = 10_000
 
     def __init__(
-        self, upstream: Stream, stage: str, health: Health, convert: Callable[[Any], Any] | None = None, **kwargs: Any
+        self,
+        upstream: Stream,
+        stage: str,
+        health: Health,
+        convert: Callable[[Any], Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         self.stage, self.health, self.convert = stage, health, convert
         self._backlog: deque[Awaitable[Any]] = deque()
@@ -85,7 +90,11 @@ class guard(Stream):
         for branch in branches:
             try:
                 left = branch.update(value, who=self, metadata=[])
-                pending += [item for item in (left if isinstance(left, list) else [left]) if isinstance(item, Awaitable)]
+                pending += [
+                    item
+                    for item in (left if isinstance(left, list) else [left])
+                    if isinstance(item, Awaitable)
+                ]
             except Exception as error:
                 stage.failed(error)
                 failed = True
@@ -124,7 +133,7 @@ class guard(Stream):
         """Drop what is still to be awaited."""
         _close(self._backlog)
         self._backlog.clear()
-        if self._worker is not None:
+        if self._worker is not None and not self._worker.get_loop().is_closed():
             self._worker.cancel()
 
 

@@ -13,7 +13,7 @@ class SessionTable:
 
     `segments[row]` is one segment (columns of `calendars.Segments`), `spans[instrument]` the rows of its
     calendar from (inclusive) to (exclusive), `calendar_spans` the same once per calendar. Each calendar's
-    rows cover all of time, so that every moment is found; only those inside the stretch have their true hours.
+    rows cover all of time, so that every moment is found; only inside the stretch are the hours true.
     """
 
     def __init__(self, universe: Universe) -> None:

@@ -42,7 +42,7 @@ class Unread:
         self._late = []
 
     def note_new(self, ids: Ints, starts: Ints) -> None:
-        """Bars have come to be behind newer ones; those behind the last one read must be read by themselves."""
+        """Bars have come to be behind newer ones; those behind the last one read are read by themselves."""
         behind = starts <= self._read[ids]
         self._late += zip(ids[behind].tolist(), starts[behind].tolist(), strict=True)
 
@@ -70,5 +70,7 @@ class Unread:
     def _taken_late(self) -> tuple[Ints, Ints, Ints]:
         late, self._late = self._late, []
         rows = [(i, self.store.find(self.width, i, start), start) for i, start in late]
-        columns: npt.NDArray[np.int64] = np.array([row for row in rows if row[1] >= 0], np.int64).reshape(-1, 3)
+        columns: npt.NDArray[np.int64] = np.array([row for row in rows if row[1] >= 0], np.int64).reshape(
+            -1, 3
+        )
         return columns[:, 0], columns[:, 1], columns[:, 2]

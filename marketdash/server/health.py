@@ -18,7 +18,7 @@ HEALTHY = ("starting", "running", "ended")
 
 
 class HealthHandler(AuthRequestHandler):
-    """Answers JSON; status 200 while every source works, 503 when one does not. Behind Panel's login, if there is one."""
+    """Answers JSON: 200 while every source works, 503 when one does not. Behind Panel's login, if there is one."""
 
     def initialize(self, of: Hub | None = None) -> None:
         self.hub = of
@@ -26,7 +26,7 @@ class HealthHandler(AuthRequestHandler):
     @tornado.web.authenticated
     def get(self) -> None:
         report = describe(self.hub or hub())
-        contexts = self.application.applications.values()
+        contexts = self.application.applications.values()  # type: ignore[attr-defined]  # Bokeh's own application
         report["sessions"] = sum(len(list(context.sessions)) for context in contexts)
         self.set_status(200 if report["status"] == "ok" else 503)
         self.set_header("Content-Type", "application/json")
@@ -70,7 +70,9 @@ def market_report(of: Hub, market: Market) -> dict[str, Any]:
         "pace": pace if math.isfinite(pace) else "fastest",
         "rows": rows,
         "rejected": {
-            reason: count for clean in market.graph.cleaners.values() for reason, count in clean.rejected.items()
+            reason: count
+            for clean in market.graph.cleaners.values()
+            for reason, count in clean.rejected.items()
         },
         "lag": lag,
         "restarts": market.restarts,
@@ -84,5 +86,5 @@ def _silence(market: Market, now_us: int) -> float | None:
     return round((now_us - market.heard_us) / 1e6, 3) if market.heard_us else None
 
 
-ROUTES = [(r"/health", HealthHandler, {})]
+ROUTES: list[tuple[str, type[HealthHandler], dict[str, Any]]] = [(r"/health", HealthHandler, {})]
 """For `panel serve --plugins marketdash.server.health`."""

@@ -24,9 +24,10 @@ class Hub:
     """Hands out markets (a `Desk`).
 
     A replay is private: each `take` opens one, at most `settings.replays` at a time. Every other market
-    is opened once, shared, and closed when its last viewer has left; the default one stays. `loopback` says whether the server can only be
-    reached from this machine; a source that forbids redistribution is shown nowhere else, and to one
-    principal, unless the settings state a licence.
+    is opened once, shared, and closed when its last viewer has left; the default one stays.
+
+    `loopback` says whether the server can only be reached from this machine: a source that forbids
+    redistribution is shown nowhere else, and to one principal, unless the settings state a licence.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class Hub:
     def _take_replay(self, source: str) -> Market:
         if len(self._private) >= self.settings.replays:
             hint = "Close another one, or raise the setting `replays`."
-            raise CapacityError("Replays in this process", f"at most {self.settings.replays}", "one more", hint)
+            raise CapacityError(
+                "Replays in this process", f"at most {self.settings.replays}", "one more", hint
+            )
         own = source == self.default
         market = open_market(source, start=self.start if own else None, pace=self.pace if own else None)
         if own:
@@ -125,11 +128,16 @@ class Hub:
         hint = f"State your licence in the setting `licences.{source.name}` if you have one."
         if not self.loopback:
             raise EntitlementError(
-                f"{source.name}: {source.entitlement.note}", "a server on 127.0.0.1", "one that others reach", hint
+                f"{source.name}: {source.entitlement.note}",
+                "a server on 127.0.0.1",
+                "one that others reach",
+                hint,
             )
         others = {name for name, count in self._principals.get(id(market), {}).items() if count} - {principal}
         if others:
-            raise EntitlementError(f"{source.name}: {source.entitlement.note}", "one viewer", "a second one", hint)
+            raise EntitlementError(
+                f"{source.name}: {source.entitlement.note}", "one viewer", "a second one", hint
+            )
 
     def _close_unwatched(self, market: Market) -> None:
         if self._viewers[id(market)] > 0 or market is self._shared.get(self.default):
@@ -164,6 +172,7 @@ class Hub:
 
 
 def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own, which nobody else can reach."""
     return host in LOOPBACK
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import panel as pn
+from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketClosedError
 
 from marketdash.errors import SettingsError
 from marketdash.pages.overview import Overview
@@ -51,6 +55,7 @@ def serve(
     )
     url = f"http://{'localhost' if is_loopback(host) else host}:{port}"
     server.start()
+    _hush(server.io_loop.asyncio_loop)
     if ready is not None:
         server.io_loop.add_callback(ready, url)
     try:
@@ -60,6 +65,17 @@ def serve(
     finally:
         of.close()
         server.stop()
+
+
+def _hush(loop: asyncio.AbstractEventLoop) -> None:
+    # A tab that is closed while a tick is on its way is no error; Tornado and Bokeh report it as three.
+    logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), WebSocketClosedError | StreamClosedError):
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
 
 
 def check_port(host: str, port: int) -> int:
@@ -75,7 +91,9 @@ def check_port(host: str, port: int) -> int:
                 raise SettingsError(f"Port {port} on {host}", "a free port", "one in use", hint) from error
             if error.errno in (errno.EACCES, errno.EPERM):
                 hint = "Ports below 1024 need privileges; take a higher one."
-                raise SettingsError(f"Port {port} on {host}", "a port you may open", error.strerror, hint) from error
+                raise SettingsError(
+                    f"Port {port} on {host}", "a port you may open", error.strerror, hint
+                ) from error
             raise SettingsError(f"The address {host}", "one of this machine", error.strerror) from error
         return int(probe.getsockname()[1])
 

@@ -39,4 +39,7 @@ def choose() -> tuple[str, str]:
     if answer:
         return "yahoo", "Yahoo answers."
     log.info("Yahoo cannot be used: %s", answer.reason)
-    return FALLBACK, f"Yahoo does not answer within {PATIENCE_S:g} s: this is the recorded year of the Flash Crash."
+    return (
+        FALLBACK,
+        f"Yahoo does not answer within {PATIENCE_S:g} s: this is the recorded year of the Flash Crash.",
+    )

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-
 from marketdash.clock import Clock, SystemClock
 from marketdash.errors import UnknownNameError
 from marketdash.instruments import Universe
@@ -135,7 +134,9 @@ def make_source(spec: str, **options: Any) -> Source:
     make = SOURCES.get(name)
     made = make(argument, **options)
     if not isinstance(made, Source):
-        raise UnknownNameError("source", spec, SOURCES, f"{name!r} made a {type(made).__name__}, not a Source.")
+        raise UnknownNameError(
+            "source", spec, SOURCES, f"{name!r} made a {type(made).__name__}, not a Source."
+        )
     return made
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from marketdash.clock import ReplayClock, to_us
 from marketdash.errors import ClockError
@@ -17,13 +21,16 @@ LIVE_ROWS = 8_192
 SEEK_ROWS = 65_536
 SHORTEST_SLEEP = 0.02
 LONGEST_SLEEP = 0.5
+ORDERED = ("ticks", "bars")
+SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
 class ReplaySource(BaseSource):
     """Writes a log's rows when the clock reaches their known-at.
 
     The position in the log is a number of rows per topic, so that a seek is a new position and the rest
-    is the same code as playing.
+    is the same code as playing. Ticks and bars come in the order of (known-at, seq), ticks first where both
+    are equal, since both make bars; between other topics there is no order.
     """
 
     mode = "replay"
@@ -52,13 +59,14 @@ class ReplaySource(BaseSource):
         self.clock: ReplayClock = ReplayClock(
             log.timeline,
             start=begin,
-            pace=pace or manifest.pace,
+            pace=manifest.pace if pace is None else pace,
             playing=playing,
             tz=manifest.tz,
             next_event=log.next_event,
             **({"wall": wall} if wall else {}),
         )
         self._position: dict[str, int] = {}
+        self._keys = {name: _keys(batch) for name, batch in log.topics.items()}
 
     @property
     def finest(self) -> str:
@@ -72,41 +80,63 @@ class ReplaySource(BaseSource):
         """Go back to the first row; what was written before is not taken back here."""
         self._position = {}
 
+    def is_beyond(self, us: int) -> bool:
+        """Whether a row was written that is not known at the moment `us`."""
+        until = self.log.rows_until(us)
+        return any(row > until[name] for name, row in self._position.items())
+
     def take(self, until_us: int, rows: int = SEEK_ROWS) -> Iterator[Event]:
         """The rows not written yet that are known at `until_us`, as batches.
 
         The position moves before each batch is handed out, so that this may be left and taken up anywhere.
         """
         stop = self.log.rows_until(until_us)
-        while True:
-            begin = dict(self._position)
-            batch = next(self.log.cut(begin, stop, rows), None)
-            if batch is None:
-                return
-            self._position = {**begin, batch[0]: begin.get(batch[0], 0) + batch[1].num_rows}
-            yield batch
+        while heads := self._heads(stop):
+            (_, _, _, name), *others = heads
+            begin, end = self._position.get(name, 0), stop[name]
+            for known, seq, order, other in others:
+                if name in ORDERED and other in ORDERED:
+                    end = min(end, self._row_after(name, begin, stop[name], known, seq, order))
+            end = min(end, begin + rows)
+            self._position = {**self._position, name: end}
+            yield name, self.log.topics[name].slice(begin, end - begin)
+
+    def _heads(self, stop: Mapping[str, int]) -> list[tuple[int, int, int, str]]:
+        """Known-at, number, place and name of each topic's next row, the first one first."""
+        heads = []
+        for order, (name, (known, seq)) in enumerate(self._keys.items()):
+            row = self._position.get(name, 0)
+            if row < stop[name]:
+                place = ORDERED.index(name) if name in ORDERED else order
+                heads.append((int(known[row]), int(seq[row]), place, name))
+        return sorted(heads)
+
+    def _row_after(self, name: str, begin: int, stop: int, known_us: int, number: int, place: int) -> int:
+        """The first row of a topic that comes after the row of another one with this known-at, seq and place."""
+        known, seq = self._keys[name]
+        low, high = (begin + int(np.searchsorted(known[begin:stop], known_us, side)) for side in SIDES)
+        side = "right" if ORDERED.index(name) < place else "left"
+        return low + int(np.searchsorted(seq[low:high], number, side))
 
     def complete_until(self, now_us: int) -> int:
         following = self.log.next_row(self._position)
         return now_us if following is None else min(now_us, following - 1)
 
     async def batches(self) -> AsyncIterator[Event]:
-        changed = asyncio.Event()
-        cancel = self.clock.on_change(changed.set)
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+        # The clock is moved from any thread, and an event may only be set on its loop.
+        cancel = self.clock.on_change(lambda: loop.call_soon_threadsafe(changed.set))
         try:
             while True:
                 changed.clear()
-                now = self.clock.now_us()
-                while (event := next(self.take(now, self.rows), None)) is not None:
+                # The clock is asked anew for each batch: while others had their turn, a seek may have moved it.
+                while (event := next(self.take(self.clock.now_us(), self.rows), None)) is not None:
                     yield event
-                    if changed.is_set():  # a seek has moved the position and the clock meanwhile
-                        break
                     await asyncio.sleep(0)
-                if changed.is_set():
-                    continue
                 following = self.log.next_event(self.clock.now_us())
                 wait = math.inf if following is None else self.clock.seconds_until(following)
-                await _wait(changed, min(max(wait, SHORTEST_SLEEP), LONGEST_SLEEP) if wait < math.inf else None)
+                bounded = min(max(wait, SHORTEST_SLEEP), LONGEST_SLEEP)
+                await _wait(changed, bounded if wait < math.inf else None)
         finally:
             cancel()
 
@@ -116,6 +146,10 @@ async def _wait(changed: asyncio.Event, seconds: float | None) -> None:
         await asyncio.wait_for(changed.wait(), seconds)
     except TimeoutError:
         return
+
+
+def _keys(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    return batch.column("known_at").view(pa.int64()).to_numpy(), batch.column("seq").to_numpy()
 
 
 @source("replay")

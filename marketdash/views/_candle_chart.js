@@ -9,8 +9,15 @@ if (price.properties.inner_width.is_unset) {
 const {i, t, d, o, h, l, c, v, up} = source.data
 const [meta] = source.tags
 const n = i.length, first = i[0], newest = i[n - 1]
-const state = source.chart ??= {key: null, width: null, newest: null, hover: null, level: null, span: null}
+const state = source.chart ??= {
+  key: null, width: null, newest: null, span: null, turn: 0, hover: null, level: null, tapped: 0,
+}
 const event = cb_obj.event_name
+if (state.turn !== meta.turn) {
+  // Bokeh keeps the models of panes that have gone until somebody counts them anew.
+  source.document?._recompute_all_models?.()
+  state.turn = meta.turn
+}
 
 // The window: it follows new bars while the newest one is in view, and stays where the reader has moved it.
 const SHORTEST = 60, AHEAD = 120
@@ -27,6 +34,8 @@ const show = (span) => {
 const {start, end} = range
 if (n == 0) {
   state.newest = null
+  range.bounds = null
+  range.setv({start: -SHORTEST, end: 0})
 } else if (state.key !== meta.key || state.newest === null || newest < state.newest) {
   const fresh = state.width !== meta.width || state.newest === null
   show(fresh ? usual() : end - start)
@@ -57,8 +66,16 @@ empty.visible = n == 0
 // Bars are as thick as the zoom allows; an odd number of pixels has the wick in its middle.
 const pixels = Math.floor(body * price.inner_width / (range.end - range.start))
 const thick = Math.max(1, pixels > 2 && pixels % 2 == 0 ? pixels - 1 : pixels)
-for (const pane of layout.children) {
-  for (const bar of (pane.renderers ?? []).filter(({name}) => name == "bar")) {
+for (const pane of layout.children.filter((child) => child.renderers != null)) {
+  // A finger that goes up or down scrolls the page; Bokeh would take every touch for itself.
+  const touch = pane.freed ? null : cb_context.index.find_one(pane)?.canvas?.touch_action
+  if (touch != null) {
+    touch.replace(".bk-events { touch-action: pan-y; }")
+    pane.freed = true
+  }
+  pane.right[0].visible = n > 0
+  pane.renderers.find(({name}) => name == "nothing").visible = n == 0
+  for (const bar of pane.renderers.filter(({name}) => name == "bar")) {
     if (bar.glyph.line_width.value !== thick) {
       bar.glyph.line_width = {value: thick}
     }
@@ -80,7 +97,9 @@ if (event == "mousemove" || event == "tap") {
     pointer.setv({y: cb_obj.y, text: fixed(cb_obj.y, meta.digits)})
   }
   see(pointer, there)
-} else if (event == "mouseleave") {
+  state.tapped = event == "tap" ? Date.now() : 0
+} else if (event == "mouseleave" && Date.now() - state.tapped > 300) {
+  // A finger that taps leaves at once; what it has pointed at stays.
   state.hover = cross.location = null
   see(pointer, false)
   if (state.level != null) {
@@ -103,7 +122,12 @@ line.visible = n > 0
 const k = state.hover === null || n == 0 ? n - 1 : Math.min(n - 1, Math.max(0, state.hover - first))
 const text = `<div class="numbers readout">${n == 0 ? "" : bar_text(k) + readings_text(k)}</div>`
 if (readout.text !== text) {
-  readout.text = text
+  // Written into the page itself: a change of the model would lay out the whole chart anew (5 ms, and not 0.07).
+  readout.setv({text}, {silent: true})
+  const view = cb_context.index.find_one(readout)
+  if (view?.markup_el != null) {
+    view.markup_el.innerHTML = text
+  }
 }
 
 // A label that were made invisible would give up its place, and all would be laid out anew.

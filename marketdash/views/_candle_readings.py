@@ -81,6 +81,21 @@ class Readings:
         """Names of all their columns."""
         return [name for series in self.series for name in series.columns]
 
+    def legend(self) -> list[dict[str, Any]]:
+        """What a readout shows of each indicator: its name, and its columns with their colours."""
+        return [
+            {
+                "label": str(spec),
+                "price": spec.overlay,
+                "values": [
+                    {"column": s.column, "colour": s.colour, "code": s.output.role in ("pattern", "state")}
+                    for s in self.series
+                    if s.spec is spec
+                ],
+            }
+            for spec in self.specs
+        ]
+
     @property
     def may_compute(self) -> bool:
         """Whether the readings of a forming bar are due again."""

@@ -61,14 +61,15 @@ def local_ms(us: npt.NDArray[np.int64], tz: str) -> Floats:
 
 def since(bars: Bars, row: int) -> Bars:
     """The bars from a row on."""
-    return Bars(bars.number + row, *(column[row:] for column in bars[1:])) if row > 0 else bars
+    columns: Any = (column[row:] for column in bars[1:])
+    return Bars(bars.number + row, *columns) if row > 0 else bars
 
 
 class Rows:
     """The last bars of one instrument, with their readings, in a source of at most `ROWS` rows."""
 
     def __init__(self) -> None:
-        self.source = ColumnDataSource({name: np.empty(0) for name in COLUMNS}, name="bars")
+        self.source: Any = ColumnDataSource({name: np.empty(0) for name in COLUMNS}, name="bars")
         self.newest = -1
         """Number of the newest bar that is drawn; -1 without any."""
 
@@ -91,7 +92,7 @@ class Rows:
         for name, field in PRICES.items():
             old, new = self.source.data[name][drawn], getattr(bars, field)[given]
             same &= (old == new) | (np.isnan(old) & np.isnan(new))
-        return given.start + int(np.argmin(same)) if not same.all() else given.stop
+        return int(given.stop if same.all() else given.start + np.argmin(same))
 
     def patch(self, bars: Bars, columns: dict[str, Floats]) -> None:
         """Correct these columns of those bars that are drawn."""
@@ -124,4 +125,15 @@ class Rows:
         return slice(len(self) - count, len(self)), slice(stop - count, stop)
 
 
-__all__ = ["ROWS", "TAIL", "Rows", "bar_columns", "local_ms", "since"]
+__all__ = [
+    "COLUMNS",
+    "ROWS",
+    "TAIL",
+    "Floats",
+    "Rows",
+    "bar_columns",
+    "local_ms",
+    "place_columns",
+    "price_columns",
+    "since",
+]

@@ -16,17 +16,18 @@ function signed(number, digits) {
   return (number > 0 ? "+" : "") + fixed(number, digits)
 }
 
+const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "K"]]
+
+// Three digits of a large number.
 function compact(number) {
   if (number == null || !Number.isFinite(number)) {
     return DASH
   }
-  for (const [size, unit] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e4, "K"]]) {
-    if (Math.abs(number) >= size) {
-      const scaled = number / (unit == "K" ? 1e3 : size)
-      return fixed(scaled, Math.abs(scaled) >= 100 ? 0 : Math.abs(scaled) >= 10 ? 1 : 2) + unit
-    }
-  }
-  return fixed(number, Number.isInteger(number) ? 0 : 2)
+  const size = Math.abs(number)
+  const [unit, name] = size >= 1e4 ? UNITS.find(([least]) => size >= least) : [1, ""]
+  const scaled = number / unit, whole = Math.abs(scaled)
+  const digits = unit == 1 ? (Number.isInteger(number) ? 0 : 2) : whole >= 100 ? 0 : whole >= 10 ? 1 : 2
+  return fixed(scaled, digits) + name
 }
 
 // A number whose size nobody knows beforehand.
@@ -38,9 +39,11 @@ function plain(number) {
   return fixed(number, size >= 1 || size == 0 ? 2 : Math.min(8, 2 - Math.floor(Math.log10(size))))
 }
 
-// A tick's number, without the zeros that say nothing.
+// A tick's number, without zeros that say nothing.
 function rounded(number) {
-  return Math.abs(number) < 1e4 ? `${+number.toPrecision(6)}` : compact(number).replace(/\.?0+(?=[A-Z])/, "")
+  const size = Math.abs(number)
+  const [unit, name] = size >= 1e4 ? UNITS.find(([least]) => size >= least) : [1, ""]
+  return `${+(number / unit).toPrecision(6)}${name}`.replace("-", MINUS)
 }
 
 function escaped(text) {

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
-from typing import Any
 
-import panel as pn
+from bokeh.models.widgets import Div
 
 from marketdash.market import Market
 from marketdash.views import theme
-from marketdash.views._numbers import MINUS, caption, stylesheet
+from marketdash.views._numbers import MINUS, caption, pulse, stylesheet
 
+STATUSES = ("starting", "running", "retrying", "stalled", "ended", "closed")
 _CSS = """
+.bk-clearfix { display: block; width: 100%; }
 .map { flex-wrap: wrap; gap: 2px 8px; min-height: 0; line-height: 20px; }
 .map .quiet { font-size: 12px; }
 .map .scale { display: inline-flex; align-items: center; gap: 6px; white-space: nowrap; margin-left: auto; }
@@ -28,20 +29,27 @@ _HTML = """
 """
 
 
+def beat(market: Market) -> tuple[int, int]:
+    """What `View.changed` returns where a heading is shown: a `pulse` that the status moves as well."""
+    epoch, moved = pulse(market)
+    return epoch, moved * len(STATUSES) + STATUSES.index(market.status.state)
+
+
 class Heading:
-    """A pane that is only sent when its text changes."""
+    """What stands above a map; only sent when it changes."""
 
     def __init__(self) -> None:
-        sheets = [stylesheet("_numbers.css"), _CSS]
-        self.pane: Any = pn.pane.HTML(  # type: ignore[no-untyped-call]
-            "", stylesheets=sheets, sizing_mode="stretch_width", margin=(0, 0, 6, 0)
+        # A Bokeh model rather than a Panel pane, which in a notebook asks the network for style sheets anew
+        # whenever it changes.
+        self.model = Div(
+            stylesheets=[stylesheet("_numbers.css"), _CSS], sizing_mode="stretch_width", margin=(0, 0, 6, 0)
         )
 
     def tell(self, market: Market, title: str, notes: Iterable[str], scale: float) -> None:
         """Show this; `scale` is the change in per cent at both ends of the colours."""
         text = heading(market, title, notes, scale)
-        if text != self.pane.object:
-            self.pane.object = text
+        if text != self.model.text:
+            self.model.text = text
 
 
 def heading(market: Market, title: str, notes: Iterable[str], scale: float) -> str:

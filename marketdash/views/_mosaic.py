@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ STRIP, GAP = 18.0, 4.0
 LARGEST, SMALLEST = 44.0, 9.0
 """Sizes of a tile's text in pixels; what would be smaller is left out."""
 
+WIDE = re.compile("[MW]")
 EDGES = {"left": LEFT, "top": TOP, "right": RIGHT, "bottom": BOTTOM}
 
 
@@ -46,6 +48,7 @@ class Mosaic:
     def __init__(self, height: int, scale: float, tz: str) -> None:
         self.room = (float(WIDTH), float(height))
         self.figure: Any = theme.plot(
+            name="mosaic",
             height=height,
             x_range=Range1d(start=0, end=WIDTH),
             y_range=Range1d(start=height, end=0),
@@ -61,7 +64,8 @@ class Mosaic:
         nothing, none = np.zeros((0, 4)), np.zeros(0, np.float32)
         self.show(nothing, none, {name: [] for name in TOLD})
         self.head([], nothing, none)
-        self.old.data, self.chosen.data = _edges(nothing), _edges(nothing)
+        _fill(self.old, _edges(nothing))
+        _fill(self.chosen, _edges(nothing))
         self._add_glyphs(tz)
 
     def _add_glyphs(self, tz: str) -> None:
@@ -102,6 +106,7 @@ class Mosaic:
         inked = {"inked": [self.texts, self.heads, self.chosen]}
         again = CustomJS(args=inked, code="for (const source of inked) source.change.emit()")
         self.figure.js_on_change("background_fill_color", again)
+        self.figure.js_on_change("inner_width", CustomJS(args={"plot": self.figure}, code=_CELL))
 
     def show(self, tiles: Floats, shades: Shades, facts: Facts) -> None:
         """Draw these tiles instead of those before."""
@@ -109,9 +114,9 @@ class Mosaic:
         self.figure.x_range.update(start=0, end=width)
         self.figure.y_range.update(start=height, end=0)
         inset = np.minimum(0.75, (tiles[:, RIGHT:] - tiles[:, :RIGHT]) / 4)
-        self.tiles.data = _edges(tiles + np.hstack([inset, -inset])) | {"change": shades} | facts
+        _fill(self.tiles, _edges(tiles + np.hstack([inset, -inset])) | {"change": shades} | facts)
         self._labelled, columns = labels(facts["symbol"], tiles)
-        self.texts.data = columns | {"change": shades[self._labelled]}
+        _fill(self.texts, columns | {"change": shades[self._labelled]})
 
     def head(self, names: list[str], frames: Floats, means: Shades) -> None:
         """Draw these groups' headings, where there is room, instead of those before."""
@@ -119,13 +124,14 @@ class Mosaic:
         left, top, right, _ = frames[headed].T
         roomy = right - left > 110
         letters = ((right - left - np.where(roomy, 58, 4)) / 6.6).astype(int)
-        self.heads.data = {
+        columns = {
             "left": left + 2,
             "right": np.where(roomy, right - 2, np.nan),
             "y": top + STRIP / 2,
             "name": [shortened(names[i], most) for i, most in zip(headed, letters, strict=True)],
             "change": means[headed],
         }
+        _fill(self.heads, columns)
 
     def colour(self, shades: Shades, means: Shades) -> None:
         """Patch changes, by tile and by group."""
@@ -143,7 +149,7 @@ class Mosaic:
         for source, tiles in ((self.chosen, chosen + inside), (self.old, old)):
             edges = _edges(tiles)
             if any(not np.array_equal(source.data[name], edges[name]) for name in EDGES):
-                source.data = edges
+                _fill(source, edges)
 
     def rescale(self, scale: float) -> None:
         """Let the colours end at this change, in per cent."""
@@ -154,11 +160,11 @@ class Mosaic:
 def labels(symbols: list[str], tiles: Floats) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
     """Which tiles have room for text, and the columns of those: where it stands and how large it is."""
     width, height = tiles[:, RIGHT] - tiles[:, LEFT], tiles[:, BOTTOM] - tiles[:, TOP]
-    letters = np.array([max(len(symbol), 2) for symbol in symbols])
-    # Widths in letters of a bold capital, and of "−12.34%" in plain type.
-    broad = (width - 5) / (0.70 * letters)
+    letters = np.array([max(len(symbol), 2) + 0.4 * len(WIDE.findall(symbol)) for symbol in symbols])
+    # In the broadest of the usual fonts a bold capital is 0.75 of its size wide, "−12.34%" in plain type 4.4 sizes.
+    broad = (width - 5) / (0.75 * letters)
     first = np.floor(np.clip(np.minimum(broad, (height - 4) * 0.40), 0, LARGEST))
-    second = np.floor(np.minimum(first * 0.75, (width - 4) / 4.1))
+    second = np.floor(np.minimum(first * 0.75, (width - 4) / 4.4))
     both = (first >= SMALLEST) & (second >= SMALLEST)
     alone = np.floor(np.clip(np.minimum(broad, (height - 3) * 0.8), 0, LARGEST / 2))
     shown = np.flatnonzero(np.where(both, first, alone) >= SMALLEST)
@@ -181,13 +187,19 @@ def shortened(name: str, letters: int) -> str:
     ('Cons. Discretionary', 'Cons. Discr…')
     """
     first, space, rest = name.partition(" ")
-    if len(name) > letters and space and len(first) > 5:
+    if len(name) > letters and space and len(first) > 6:
         name = f"{first[:4]}. {rest}"
     return name if len(name) <= letters else name[: max(letters - 1, 0)].rstrip() + "…"
 
 
 def _edges(tiles: Floats) -> dict[str, Any]:
     return {name: tiles[:, i].astype(np.float32) for name, i in EDGES.items()}
+
+
+def _fill(source: ColumnDataSource, columns: dict[str, Any]) -> None:
+    """Send all columns."""
+    # An array of no bytes gets lost on its way to a notebook, and everything that is sent after it.
+    source.data = {name: values if len(values) else [] for name, values in columns.items()}
 
 
 def _patch(source: ColumnDataSource, **columns: Any) -> None:
@@ -248,10 +260,19 @@ return new Intl.DateTimeFormat("en-GB", style).format(new Date(value))
 
 _INK = """
 const rgba = (text) => text.match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16))
-const back = plot.background_fill_color
+const back = String(plot.background_fill_color).replace(/^#(.)(.)(.)$/, "#$1$1$2$2$3$3")
 const ground = /^#[0-9a-f]{6}/i.test(back) ? rgba(back) : [255, 255, 255]
 const linear = (part) => Math.pow(part / 255, 2.2)
 const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b) > 0.27
+"""
+# A notebook tells nobody its theme, but its page has the colour. Told first when the figure is first measured.
+_CELL = """
+const back = getComputedStyle(document.body).getPropertyValue("--jp-layout-color0").trim()
+if (back) {
+  const context = document.createElement("canvas").getContext("2d")
+  context.fillStyle = back
+  plot.background_fill_color = context.fillStyle
+}
 """
 _ON_TILE = """
 const {palette, low, high} = mapper

@@ -101,9 +101,10 @@ export function render({model}) {
     "aria-expanded": "false", "aria-controls": "found", "aria-autocomplete": "list", autocomplete: "off",
     spellcheck: "false", maxlength: "40",
   })
-  const found = element("ul", {id: "found", role: "listbox", "aria-label": "Matching symbols", hidden: ""})
+  const found = element("ul", {id: "found", role: "listbox", "aria-label": "Matching symbols", popover: "manual"})
   const add = element("form", {class: "add"}, input, found)
   const notice = element("p", {class: "notice", role: "status", hidden: ""})
+  const empty = element("p", {class: "empty", hidden: ""}, "No instruments.")
   const head = element("tr"), body = element("tbody")
   const headers = new Map()
   for (const column of COLUMNS) {
@@ -120,7 +121,7 @@ export function render({model}) {
   }
   const table = element("table", {}, element("thead", {}, head), body)
   const board = element("div", {class: "numbers watchlist"},
-    element("div", {class: "caption"}, title, chip, add), notice, table)
+    element("div", {class: "caption"}, title, chip, add), notice, table, empty)
 
   // Rows
 
@@ -194,6 +195,7 @@ export function render({model}) {
       for (const key in cells) { row[key] = cells[key][i] }
       for (const key in cells) { draw[key](row) }
     })
+    empty.hidden = order.length > 0
     arrange()
     mark()
   }
@@ -324,9 +326,19 @@ export function render({model}) {
       option.addEventListener("pointerdown", event => { event.preventDefault(); submit(symbol) })
       return option
     }))
-    found.hidden = !items.length
-    input.setAttribute("aria-expanded", String(!found.hidden))
+    offer(items.length > 0)
     input.removeAttribute("aria-activedescendant")
+  }
+
+  function offer(open) {
+    // In the top layer, since the card around a short table would cut the list off.
+    found.togglePopover(open)
+    if (open) {
+      const {right, bottom} = input.getBoundingClientRect()
+      found.style.top = `${bottom + 4}px`
+      found.style.left = `${Math.max(right - found.offsetWidth, 8)}px`
+    }
+    input.setAttribute("aria-expanded", String(open))
   }
 
   function submit(symbol) {
@@ -338,7 +350,7 @@ export function render({model}) {
 
   input.addEventListener("focus", () => { if (!universe) { model.send_msg({names: true}) } })
   input.addEventListener("input", () => { notice.hidden = true; suggest() })
-  input.addEventListener("blur", () => { found.hidden = true; input.setAttribute("aria-expanded", "false") })
+  input.addEventListener("blur", () => offer(false))
   input.addEventListener("keydown", event => {
     if (event.key === "Escape") { input.value = ""; suggest(); return }
     if (event.key === "Enter") { event.preventDefault(); send(); return }

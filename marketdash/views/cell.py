@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import panel as pn
-from bokeh.models import UIElement
+from bokeh.models.ui import UIElement
 from panel.custom import JSComponent
 from panel.io.notebook import block_comm, patch_inline_stylesheets
 
@@ -20,7 +20,13 @@ class Arrival(JSComponent):
     What is changed before that moment never reaches the browser: the message has nobody to go to yet.
     """
 
-    _esm = "export function render({ model }) { model.send_msg('here'); return document.createElement('span') }"
+    # Twice, since the way back to the browser may open a little later than the way to the kernel.
+    _esm = """
+    export function render({ model }) {
+      for (const wait of [100, 1500]) setTimeout(() => model.send_msg("here"), wait)
+      return document.createElement("span")
+    }
+    """
 
     def __init__(self, arrived: Callable[[], None], **params: Any) -> None:
         self._arrived = arrived
@@ -31,7 +37,7 @@ class Arrival(JSComponent):
 
 
 def in_cell(item: Any) -> Any:
-    """What a cell shows for a view (or anything with `market`, `drawn`, `tick` and `redraw`): live where a loop runs."""
+    """What a cell shows for a view, or anything with `market`, `drawn`, `tick`, `redraw`: live where a loop runs."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""The pump of one screen: at the display rate it lets views patch what changed, and never runs ahead of a slow browser."""
+"""The pump of one screen: lets views patch what changed, at the display rate, and never runs ahead of a browser."""
 
 from __future__ import annotations
 

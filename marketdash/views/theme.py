@@ -34,21 +34,21 @@ STATE_COLOURS = {
 MISSING = FLAT + "1c"
 """Where there is nothing to colour: hardly more than the ground."""
 
-FALLEN = "#c9403a"
-"""The far end of falling on a surface: darker than DOWN, so that the two ends differ in lightness as well."""
+RISEN, FALLEN = "#18a1a4", "#c9403a"
+"""The ends of rising and falling on surfaces: to who sees no red or green blue and olive, light and dark."""
 
 
 def diverging(steps: int = 65) -> list[str]:
     """Colours from falling over unchanged to rising; where little moved the ground shows, dark or light.
 
     >>> diverging(3)
-    ['#c9403af5', '#8b93a129', '#1fa98ff5']
+    ['#c9403af5', '#8b93a129', '#18a1a4f5']
     """
     return [_mixed(2 * i / (steps - 1) - 1) for i in range(steps)]
 
 
 def _mixed(k: float) -> str:
-    strength, end = abs(k) ** 0.85, UP if k > 0 else FALLEN
+    strength, end = abs(k) ** 0.85, RISEN if k > 0 else FALLEN
     # A third of the way the hue is pure; from there on only the ground fades.
     parts = [a + (b - a) * min(3 * strength, 1.0) for a, b in zip(_rgb(FLAT), _rgb(end), strict=True)]
     return "#" + "".join(f"{round(part):02x}" for part in (*parts, 255 * (0.16 + 0.8 * strength)))

@@ -13,9 +13,9 @@ import param
 from marketdash.instruments import Instrument
 from marketdash.market import Market
 from marketdash.market.state import NONE, STALE, STATES
-from marketdash.views._heading import Heading
+from marketdash.views._heading import Heading, beat
 from marketdash.views._mosaic import GAP, HEIGHT, STRIP, Facts, Mosaic, Shades
-from marketdash.views._numbers import SUBUNITS, age_text, compact, pulse, rounded_age
+from marketdash.views._numbers import SUBUNITS, age_text, compact, rounded_age
 from marketdash.views.base import View, view
 from marketdash.views.squarify import BOTTOM, LEFT, RIGHT, TOP, Floats, nested
 
@@ -57,10 +57,10 @@ class Treemap(View):
         self._lay_out()
         self._finish()
         self.param.watch(lambda _: self.refresh(), ["symbol", "scale"])
-        return pn.Column(self.heading.pane, self.mosaic.figure, sizing_mode="stretch_width", margin=0)
+        return pn.Column(self.heading.model, self.mosaic.figure, sizing_mode="stretch_width", margin=0)
 
     def changed(self) -> tuple[int, int]:
-        return pulse(self.market)
+        return beat(self.market)
 
     def update(self) -> None:
         now = time.monotonic()
