@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.metadata import version
 from typing import Any
 
 import tornado.web
 from bokeh.server.views.auth_request_handler import AuthRequestHandler
 
-from marketdash import __version__
 from marketdash.clock import ReplayClock
 from marketdash.market import Market
 from marketdash.server.hub import Hub, hub
@@ -41,7 +41,7 @@ def describe(of: Hub) -> dict[str, Any]:
     status = "ok" if all(item["healthy"] for item in markets) else "degraded"
     return {
         "status": status,
-        "version": __version__,
+        "version": version("marketdash"),
         "default": of.default,
         "viewers": len(of.screens),
         "replays": of.replays,

@@ -1,5 +1,5 @@
-// Runs whenever bars arrive or the pointer moves. Everything here stays in the browser: the window on the bars,
-// the line of the last price, the crosshair and the readout cost no message to the server.
+// Runs whenever bars arrive or the pointer moves. Everything here stays in the browser: the window on the
+// bars, the line of the last price, the crosshair and the readout cost no message to the server.
 const again = (wait) => setTimeout(() => { readout.tags = [Date.now()] }, wait)
 if (price.properties.inner_width.is_unset) {
   // Not laid out yet, so that sizes are unknown.
@@ -122,7 +122,7 @@ line.visible = n > 0
 const k = state.hover === null || n == 0 ? n - 1 : Math.min(n - 1, Math.max(0, state.hover - first))
 const text = `<div class="numbers readout">${n == 0 ? "" : bar_text(k) + readings_text(k)}</div>`
 if (readout.text !== text) {
-  // Written into the page itself: a change of the model would lay out the whole chart anew (5 ms, and not 0.07).
+  // Into the page itself: a change of the model would lay out the whole chart anew (5 ms instead of 0.07).
   readout.setv({text}, {silent: true})
   const view = cb_context.index.find_one(readout)
   if (view?.markup_el != null) {
@@ -140,7 +140,8 @@ function bar_text(k) {
   const change = c[k] - before
   const tone = change > 0 ? "up" : change < 0 ? "down" : "quiet"
   const value = (name, number, digits) => `<span><i>${name}</i> <b>${fixed(number, digits)}</b></span>`
-  const prices = [["O", o], ["H", h], ["L", l], ["C", c]].map(([name, column]) => value(name, column[k], meta.digits))
+  const columns = [["O", o], ["H", h], ["L", l], ["C", c]]
+  const prices = columns.map(([name, column]) => value(name, column[k], meta.digits))
   const moved = `${signed(change, meta.digits)} ${signed(change / before * 100, 2)}%`
   return `<div><span class="quiet">${moment(k)}</span>${prices.join("")}`
     + `<span class="${tone}">${moved}</span><span><i>Vol</i> <b>${compact(v[k])}</b></span></div>`
@@ -153,13 +154,15 @@ function readings_text(k) {
       const text = code ? fixed(number, 0) : price ? fixed(number, meta.digits) : plain(number)
       return `<b style="--series:${colour}">${text}</b>`
     })
-    return `<span class="reading" style="--series:${values[0].colour}"><i>${escaped(label)}</i> ${numbers.join(" ")}</span>`
+    const name = `<i>${escaped(label)}</i>`
+    return `<span class="reading" style="--series:${values[0].colour}">${name} ${numbers.join(" ")}</span>`
   }
   return meta.readings.length ? `<div>${meta.readings.map(one).join("")}</div>` : ""
 }
 
 function moment(k) {
   const day = new Date(meta.daily ? d[k] * 864e5 : t[k])
-  const date = `${DAYS[day.getUTCDay()]} ${day.getUTCDate()} ${MONTHS[day.getUTCMonth()]} ${day.getUTCFullYear()}`
+  const month = `${MONTHS[day.getUTCMonth()]} ${day.getUTCFullYear()}`
+  const date = `${DAYS[day.getUTCDay()]} ${day.getUTCDate()} ${month}`
   return meta.daily ? date : `${date} ${day.toISOString().slice(11, meta.seconds ? 19 : 16)}`
 }

@@ -105,14 +105,14 @@ class Readings:
         """All columns for these bars, NaN where there is no reading."""
         began = time.monotonic()
         columns: dict[str, Floats] = {}
-        own = _history(market, symbol, width, bars) if self.specs else None
+        own: Any = _history(market, symbol, width, bars) if self.specs else None
         self.problem = ""
         for spec in self.specs:
             try:
                 if spec.indicator.scope == "market":
                     values = _among_all(spec, market, symbol, width, bars)
                 else:
-                    values = {name: table[:, 0] for name, table in spec.compute(own).items()}  # type: ignore[arg-type]
+                    values = {name: table[:, 0] for name, table in spec.compute(own).items()}
             except MarketdashError as error:
                 self.problem, values = str(error), {}
             for series in self.series:

@@ -1,5 +1,5 @@
-// Places of the labels under the bars. A bar weighs as much as the largest unit of time that begins with it, and
-// the heaviest are labelled first: whole hours before halves, days before hours, years before months.
+// Places of the labels under the bars. A bar weighs as much as the largest unit of time that begins with it,
+// and the heaviest are labelled first: whole hours before halves, days before hours, years before months.
 const {i, t, d} = source.data
 const [{daily}] = source.tags
 const n = i.length
