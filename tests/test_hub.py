@@ -164,6 +164,8 @@ def test_health_tells_what_a_market_does(make) -> None:
 def test_a_view_in_one_small_file_is_on_the_page(
     make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from panel.pane import Str
+
     from marketdash.pages.overview import Overview
     from marketdash.views.base import VIEWS
 
@@ -188,13 +190,13 @@ class MarketTime(View):
     try:
         hub = make()
         screen = Overview(hub)
-        shown = [pane.object for pane in screen.body.select() if getattr(pane, "object", "").__class__ is str]
+        shown = [pane.object for pane in screen.body.select() if isinstance(pane, Str)]
         assert any(item.startswith("it is 2010-") for item in shown)
         screen.market.clock.step("session")
         screen.pump.tick()
         now = f"it is {screen.market.now}"
         assert now in [
-            pane.object for pane in screen.body.select() if getattr(pane, "object", "").__class__ is str
+            pane.object for pane in screen.body.select() if isinstance(pane, Str)
         ]
         screen.close()
     finally:

@@ -225,7 +225,7 @@ def test_rows_that_could_not_be_opened_are_not_written(tmp_path, topics, message
         ({"tz": "New York"}, "field 'tz': expected the name of a time zone"),
         ({"tz": ""}, "field 'tz': expected the name of a time zone"),
         ({"start": "soon"}, "field 'start': expected a time in ISO 8601"),
-        ({"start": "3018-11-12T09:30:00-05:00"}, "field 'start': expected a time in ISO 8601"),
+        ({"start": "9:30"}, "field 'start': expected a time in ISO 8601"),
         ({"highlights": [{"time": "soon", "text": ""}]}, "field 'highlights.0.time': expected a time"),
     ],
 )

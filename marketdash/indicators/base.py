@@ -221,8 +221,10 @@ class _FunctionIndicator(Indicator):
             hint = "Bars cannot be written to: work on a copy." if "read-only" in str(error) else ""
             got = f"{type(error).__name__}: {error}"
             raise IndicatorError(f"Indicator {self.name} on {bars!r}", "a result", got, hint) from error
-        tables = made if isinstance(made, Mapping) else {VALUE: made}
         names = [output.name for output in self.outputs]
+        # A lone table needs no name when there is a lone output.
+        lone = names[0] if len(names) == 1 else VALUE
+        tables = made if isinstance(made, Mapping) else {lone: made}
         if set(tables) != set(names):
             hint = "Name them in @indicator(…, outputs=…)." if isinstance(made, Mapping) else ""
             got = ", ".join(str(name) for name in tables)

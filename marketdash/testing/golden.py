@@ -84,6 +84,8 @@ def random_bars(
         for opened, closed in calendar(name).regular(to_us(first), to_us(last)):
             step = closed - opened if width == "1d" else int(length.total_seconds() * 1e6)
             starts = np.arange(opened, closed, step)
+            if width != "1d":
+                starts = starts[(starts >= to_us(first)) & (starts < to_us(last))]
             time, which = np.repeat(starts, len(ids)), np.tile(ids, len(starts))
             parts.append(
                 pd.DataFrame(

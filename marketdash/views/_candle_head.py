@@ -18,8 +18,15 @@ from marketdash.views._numbers import caption, stylesheet
 LOOK_S = 1.0
 """Seconds between two looks at the state of the market and of the price."""
 
+# Drawn, because a notebook does not have the font in which the widgets' icons are letters.
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24">'
+    '<path d="{}" stroke="#000" stroke-width="2.4" fill="none"/></svg>'
+)
+_CROSS, _TO_THE_END = _ICON.format("M6 6 18 18M18 6 6 18"), _ICON.format("M6 5 13 12 6 19M18 5V19")
+
 _SMALL = {"fontSize": "12px", "lineHeight": "20px", "textTransform": "none"}
-_CLOSE = {"order": 1, "margin": "0 6px 0 -4px", "fontSize": "13px !important"}
+_CLOSE = {"order": 1, "margin": "0 6px 0 -4px", "fontSize": "12px"}
 
 
 class Head:
@@ -41,20 +48,18 @@ class Head:
         self.market, self._on_remove = market, on_remove
         self._look_at = 0.0
         sheets = [stylesheet("_numbers.css", "_candle.css")]
-        self.about: Any = pn.pane.HTML(  # type: ignore[no-untyped-call]
-            "", stylesheets=sheets, margin=0, styles={"margin-right": "auto"}
-        )
-        self.note: Any = pn.pane.HTML(  # type: ignore[no-untyped-call]
+        self.about: Any = pn.pane.HTML("", stylesheets=sheets, margin=0, styles={"margin-right": "auto"})
+        self.note: Any = pn.pane.HTML(
             "", stylesheets=sheets, margin=0, visible=False, sizing_mode="stretch_width"
         )
-        self.widths: Any = pmui.RadioButtonGroup(  # type: ignore[no-untyped-call]
+        self.widths: Any = pmui.RadioButtonGroup(
             options=list(market.widths),
             visible=len(market.widths) > 1,
             size="small",
             margin=0,
             sx={"& .MuiToggleButton-root": _SMALL | {"padding": "1px 7px"}},
         )
-        self.chooser: Any = pmui.AutocompleteInput(  # type: ignore[no-untyped-call]
+        self.chooser: Any = pmui.AutocompleteInput(
             options=list(INDICATORS),
             restrict=False,
             case_sensitive=False,
@@ -66,14 +71,14 @@ class Head:
             margin=0,
             sx={"& .MuiInputBase-input": _SMALL},
         )
-        self.newest: Any = pmui.IconButton(  # type: ignore[no-untyped-call]
-            icon="last_page", description="To the newest bar", size="small", color="default", margin=0
+        self.newest: Any = pmui.IconButton(
+            icon=_TO_THE_END, description="To the newest bar", size="small", color="default", margin=0
         )
         code, models = latest
         self.newest.js_on_click(args=models, code=code)
         self.widths.param.watch(lambda event: on_width(event.new), "value")
         self.chooser.param.watch(lambda event: on_add((event.new or "").strip()), "value")
-        self.line: Any = pn.FlexBox(  # type: ignore[no-untyped-call]
+        self.line: Any = pn.FlexBox(
             margin=0, gap="4px 8px", align_items="center", sizing_mode="stretch_width"
         )
 
@@ -110,8 +115,8 @@ class Head:
 
     def _chip(self, name: str, colour: str) -> Any:
         look = _SMALL | {"height": "22px", "borderColor": colour, "& .MuiChip-icon": _CLOSE}
-        chip: Any = pmui.Chip(  # type: ignore[no-untyped-call]
-            name, icon="close", size="small", variant="outlined", color="default", margin=0, sx=look
+        chip: Any = pmui.Chip(
+            name, icon=_CROSS, size="small", variant="outlined", color="default", margin=0, sx=look
         )
         chip.on_click(lambda _: self._on_remove(name))
         return chip

@@ -111,6 +111,9 @@ class Mosaic:
     def show(self, tiles: Floats, shades: Shades, facts: Facts) -> None:
         """Draw these tiles instead of those before."""
         width, height = self.room
+        if (self.figure.x_range.end, self.figure.y_range.start) == (width, height):
+            # A value that stays is not sent, but a cell that is shown again has the one it began with.
+            self.figure.x_range.end = width + 1
         self.figure.x_range.update(start=0, end=width)
         self.figure.y_range.update(start=height, end=0)
         inset = np.minimum(0.75, (tiles[:, RIGHT:] - tiles[:, :RIGHT]) / 4)
@@ -143,12 +146,12 @@ class Mosaic:
         """Patch what the tooltip tells."""
         _patch(self.tiles, **facts)
 
-    def mark(self, chosen: Floats, old: Floats) -> None:
-        """Outline the chosen tiles and hatch the old ones, and no others."""
+    def mark(self, chosen: Floats, old: Floats, anew: bool = False) -> None:
+        """Outline the chosen tiles and hatch the old ones, and no others; `anew` even if they are the same."""
         inside = np.array([1.5, 1.5, -1.5, -1.5])
         for source, tiles in ((self.chosen, chosen + inside), (self.old, old)):
             edges = _edges(tiles)
-            if any(not np.array_equal(source.data[name], edges[name]) for name in EDGES):
+            if anew or any(not np.array_equal(source.data[name], edges[name]) for name in EDGES):
                 _fill(source, edges)
 
     def rescale(self, scale: float) -> None:
@@ -161,7 +164,7 @@ def labels(symbols: list[str], tiles: Floats) -> tuple[npt.NDArray[np.int64], di
     """Which tiles have room for text, and the columns of those: where it stands and how large it is."""
     width, height = tiles[:, RIGHT] - tiles[:, LEFT], tiles[:, BOTTOM] - tiles[:, TOP]
     letters = np.array([max(len(symbol), 2) + 0.4 * len(WIDE.findall(symbol)) for symbol in symbols])
-    # In the broadest of the usual fonts a bold capital is 0.75 of its size wide, "−12.34%" in plain type 4.4 sizes.
+    # In the broadest of the usual fonts a bold capital is 0.75 sizes wide, and a plain "−12.34%" 4.4 sizes.
     broad = (width - 5) / (0.75 * letters)
     first = np.floor(np.clip(np.minimum(broad, (height - 4) * 0.40), 0, LARGEST))
     second = np.floor(np.minimum(first * 0.75, (width - 4) / 4.4))
@@ -265,9 +268,10 @@ const ground = /^#[0-9a-f]{6}/i.test(back) ? rgba(back) : [255, 255, 255]
 const linear = (part) => Math.pow(part / 255, 2.2)
 const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b) > 0.27
 """
-# A notebook tells nobody its theme, but its page has the colour. Told first when the figure is first measured.
+# A notebook tells nobody its theme, but its page has the colour.
 _CELL = """
-const back = getComputedStyle(document.body).getPropertyValue("--jp-layout-color0").trim()
+const style = getComputedStyle(document.body)
+const back = style.getPropertyValue("--jp-layout-color0").trim()
 if (back) {
   const context = document.createElement("canvas").getContext("2d")
   context.fillStyle = back

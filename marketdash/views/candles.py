@@ -121,9 +121,7 @@ class Candles(View):
         self._show_choices()
         self.chart.place(self.rows.newest)
         self.param.watch(lambda event: self.chart.resize(event.new), "height")
-        figures: Any = pn.pane.Bokeh(  # type: ignore[no-untyped-call]
-            self.chart.layout, sizing_mode="stretch_width", margin=0
-        )
+        figures: Any = pn.pane.Bokeh(self.chart.layout, sizing_mode="stretch_width", margin=0)
         parts = (self.head.line, self.head.note, figures)
         return pn.Column(*parts, sizing_mode="stretch_width", margin=0, styles={"gap": "2px"})
 

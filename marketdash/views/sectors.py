@@ -61,9 +61,7 @@ class SectorHeatmap(View):
         self._tell()
         # A new picture for every change costs ten times as much: the figure stays, its source changes.
         moving = hv.DynamicMap(self._picture, streams=[self._pipe])
-        self.pane: Any = pn.pane.HoloViews(  # type: ignore[no-untyped-call]
-            moving, backend="bokeh", sizing_mode="stretch_width", margin=0
-        )
+        self.pane: Any = pn.pane.HoloViews(moving, backend="bokeh", sizing_mode="stretch_width", margin=0)
         return pn.Column(self.heading.model, self.pane, sizing_mode="stretch_width", margin=0)
 
     def changed(self) -> tuple[int, int]:

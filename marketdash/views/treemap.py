@@ -55,7 +55,7 @@ class Treemap(View):
         self.mosaic.figure.on_change("inner_width", self._measured)
         self._look()
         self._lay_out()
-        self._finish()
+        self._finish(anew=True)
         self.param.watch(lambda _: self.refresh(), ["symbol", "scale"])
         return pn.Column(self.heading.model, self.mosaic.figure, sizing_mode="stretch_width", margin=0)
 
@@ -73,7 +73,7 @@ class Treemap(View):
             self.mosaic.colour(shades[self._layout.ids], self._means(shades))
             if look:
                 self.mosaic.inform(self._facts())
-        self._finish()
+        self._finish(anew=self.jumped)
 
     @property
     def shown(self) -> list[str]:
@@ -155,11 +155,12 @@ class Treemap(View):
             ],
         }
 
-    def _finish(self) -> None:
-        """Mark tiles and bring the heading up to date; what has not changed is not sent."""
+    def _finish(self, anew: bool) -> None:
+        """Mark tiles and bring the heading up to date; what has not changed is only sent `anew`."""
         layout, symbol, universe = self._layout, str(self.symbol), self.market.universe
         chosen = universe.id(symbol) if universe.__contains__(symbol) else -1
-        self.mosaic.mark(layout.tiles[layout.ids == chosen], layout.tiles[self._state[layout.ids] == STALE])
+        stale = self._state[layout.ids] == STALE
+        self.mosaic.mark(layout.tiles[layout.ids == chosen], layout.tiles[stale], anew)
         self.mosaic.rescale(self.scale)
         title = "Market by sector" if len(layout.groups) else "Market"
         self.heading.tell(self.market, title, self._notes(), self.scale)

@@ -1,0 +1,1 @@
+"""The bus: who hears what, in which order."""

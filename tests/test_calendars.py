@@ -1,0 +1,1 @@
+"""Calendars: which session a moment belongs to."""

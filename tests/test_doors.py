@@ -1,0 +1,1 @@
+"""The doors: a file dropped into a folder is enough."""

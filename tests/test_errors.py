@@ -1,0 +1,1 @@
+"""The errors: what they say, and to whom."""

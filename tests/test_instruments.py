@@ -1,0 +1,1 @@
+"""Instruments and the universe that holds them."""

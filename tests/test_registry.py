@@ -1,0 +1,1 @@
+"""The registry and the plugins that fill it."""

@@ -1,0 +1,1 @@
+"""The schema: whatever comes in, one table goes out."""
