@@ -19,8 +19,7 @@ PAINTED = """() => {
   const sources = models.filter((model) => model.type === "ColumnDataSource")
   const candles = sources.some((source) => source.name === "bars" && source.data.i.length)
   const tiles = Math.max(0, ...sources.filter((s) => "left" in s.data).map((s) => s.data.left.length))
-  const views = document.querySelectorAll("*").length && window.Bokeh && Bokeh.documents[0].is_idle
-  return candles && tiles >= 300 && views
+  return candles && tiles >= 300 && Bokeh.documents[0].is_idle
 }"""
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 

@@ -83,7 +83,8 @@ def config_file() -> Path | None:
     if named := os.environ.get("MARKETDASH_CONFIG"):
         path = Path(named).expanduser()
         if not path.is_file():
-            raise SettingsError("MARKETDASH_CONFIG", "the path of a settings file", str(path))
+            hint = "Correct the variable, or unset it."
+            raise SettingsError("MARKETDASH_CONFIG", "the path of a settings file", str(path), hint)
         return path
     places = (Path("marketdash.toml"), Path(platformdirs.user_config_dir("marketdash")) / "marketdash.toml")
     return next((path for path in places if path.is_file()), None)
@@ -102,6 +103,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(where, first["msg"].lower(), repr(first.get("input")), hint) from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"The settings file {config_file()}", "TOML", str(error)) from error
+    except SettingsError:  # which is a ValueError too
+        raise
     except ValueError as error:  # a variable that should hold JSON and does not
         raise SettingsError("A setting in the environment", "JSON where it is a table", str(error)) from error
 

@@ -128,7 +128,7 @@ def test_the_page_fits_a_wide_screen_and_a_phone_dark_and_light(
 def test_play_pause_and_seek_move_this_viewers_market(recorded: Served, chromium: Any) -> None:
     with screen(chromium, recorded.url) as shown:
         shown.moved()
-        shown.page.get_by_label("Play or pause").click()
+        shown.page.get_by_label("Pause").click()
         eventually(lambda: recorded.health()["playing"] is False, what="paused")
         before = recorded.health()["market_time"]
         slider = shown.page.locator("input[type=range]").first
@@ -136,7 +136,7 @@ def test_play_pause_and_seek_move_this_viewers_market(recorded: Served, chromium
         slider.press("Home")
         eventually(lambda: recorded.health()["market_time"] < before, what="the start of the session")
         assert recorded.health()["market_time"].startswith("2009-08-21")
-        shown.page.get_by_label("Play or pause").click()
+        shown.page.get_by_label("Play").click()
         eventually(lambda: recorded.health()["playing"], what="playing again")
 
 
@@ -171,7 +171,7 @@ def test_two_viewers_of_a_simulated_market_see_the_same(simulated: Served, chrom
         assert one.says("SIMULATED")
         assert other.says("SIMULATED")
         assert simulated.health()["viewers"] == 2
-        assert one.page.get_by_label("Play or pause").count() == 0, "a live market has no controls"
+        assert one.page.get_by_label("Pause").count() == 0, "a live market has no controls"
 
 
 def test_panel_serve_gives_each_browser_its_own_replay_and_frees_it(chromium: Any) -> None:
@@ -183,7 +183,7 @@ def test_panel_serve_gives_each_browser_its_own_replay_and_frees_it(chromium: An
             with screen(chromium, url) as other:
                 other.moved()
                 eventually(lambda: served.health()["replays"] == 2, what="two replays")
-                one.page.get_by_label("Play or pause").click()
+                one.page.get_by_label("Pause").click()
                 eventually(
                     lambda: not all(m["playing"] for m in served.health()["markets"]), what="one paused"
                 )

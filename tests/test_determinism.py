@@ -267,7 +267,7 @@ async def test_readings_are_those_of_a_chart_of_the_whole_history():
                 assert mine.index.equals(chart.index), f"{spec} {width} of {symbol}"
                 # What an exponential average has forgotten weighs less than a millionth.
                 np.testing.assert_allclose(mine["value"], chart, rtol=2e-6)
-        assert len(readings) > 20_000
+        assert len(readings) > 10_000
 
 
 async def test_the_order_in_which_a_graph_is_told_the_time_does_not_matter(logs: dict[str, SessionLog]):

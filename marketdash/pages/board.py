@@ -113,6 +113,7 @@ def _grid(cards: list[Any]) -> Any:
     styles = {
         "display": "grid",
         "gap": "12px",
+        "max-height": "none",  # Panel's 100 % would cut off the second card where there is one column
         "grid-template-columns": "repeat(auto-fit, minmax(min(520px, 100%), 1fr))",
     }
     return pn.Column(*cards, sizing_mode="stretch_width", styles=styles, margin=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import panel as pn
@@ -19,6 +20,19 @@ SCRUBBER_STEPS = 2000
 DAY_S = 23_400.0
 GO_TO = "Go to …"
 
+
+def _icon(path: str) -> str:
+    # Drawn, not named: the font that a name stands for is not loaded in a notebook.
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" width="22" height="22" fill="currentColor">'
+    return f'{head}<path d="{path}"/></svg>'
+
+
+PLAY, PAUSE, NEXT = (
+    _icon("M8 5v14l11-7z"),
+    _icon("M6 5h4v14H6zM14 5h4v14h-4z"),
+    _icon("M6 6v12l9-6zM16 6h2v12h-2z"),
+)
+
 _INTRADAY = (1.0, 10.0, 60.0, 300.0, 1000.0, 3600.0)
 _DAILY = (DAY_S / 4, DAY_S, DAY_S * 2, DAY_S * 5, DAY_S * 20)
 
@@ -33,14 +47,10 @@ class Controls(pn.viewable.Viewer):
         self._shown = 0.0
         self._dragging = False
         self._seen: tuple[Any, ...] = ()
-        # Not an IconButton: it keeps showing the icon that it was first given.
-        self.play = pmui.ToggleIcon(
-            icon="play_arrow", active_icon="pause", value=clock.playing, size="medium",
-            description="Play or pause", margin=0,
-        )  # fmt: skip
-        self.step = pmui.IconButton(
-            icon="skip_next", size="medium", description="Step to the next bar", margin=0
-        )
+        # Two buttons that take turns, since one keeps showing the icon that it was first given.
+        self.play = pmui.IconButton(icon=PLAY, description="Play", visible=not clock.playing, margin=0)
+        self.pause = pmui.IconButton(icon=PAUSE, description="Pause", visible=clock.playing, margin=0)
+        self.step = pmui.IconButton(icon=NEXT, size="medium", description="Step to the next bar", margin=0)
         options = paces(clock.pace, daily=market.widths == ("1d",))
         self.pace = pmui.Select(
             label="Pace",
@@ -59,14 +69,15 @@ class Controls(pn.viewable.Viewer):
         self.moments = pmui.Select(
             options={GO_TO: "", **self._moments()}, value="", size="small", variant="outlined", width=150, margin=0,
         )  # fmt: skip
-        self.play.param.watch(self._toggled, "value")
+        self.play.param.watch(lambda _: self._do(clock.play), "clicks")
+        self.pause.param.watch(lambda _: self._do(clock.pause), "clicks")
         self.step.param.watch(lambda _: self._step(), "clicks")
         self.pace.param.watch(self._paced, "value")
         self.scrubber.param.watch(self._moved, "value")
         self.scrubber.param.watch(self._released, "value_throttled")
         self._arm()
         self.moments.param.watch(self._went, "value")
-        self.parts: list[Any] = [self.play, self.step, self.pace, self.scrubber]
+        self.parts: list[Any] = [self.play, self.pause, self.step, self.pace, self.scrubber]
         if len(self.moments.options) > 1:
             self.parts.append(self.moments)
         self.drawn = toolbar(self.parts)
@@ -96,7 +107,7 @@ class Controls(pn.viewable.Viewer):
         if state == self._seen:
             return False
         self._seen = state
-        self.play.value = playing
+        self.play.visible, self.pause.visible = not playing, playing
         if pace in self.pace.options.values() and self.pace.value != pace:
             self.pace.value = pace
         if not self._dragging and place != self._shown:
@@ -104,13 +115,8 @@ class Controls(pn.viewable.Viewer):
             self.scrubber.value = place
         return True
 
-    def _toggled(self, event: Any) -> None:
-        if event.new == self.clock.playing:
-            return
-        if event.new:
-            self.clock.play()
-        else:
-            self.clock.pause()
+    def _do(self, command: Callable[[], None]) -> None:
+        command()
         self._refresh()
 
     def _step(self) -> None:
