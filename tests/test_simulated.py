@@ -286,7 +286,7 @@ def test_years_of_days_stay_between_plausible_prices():
 
 def test_history_fills_the_first_screen(market, history):
     counts = history["width"].value_counts()
-    assert counts["1min"] == 480 * 330
+    assert counts["1min"] == 1440 * 330
     assert counts["1d"] == 250 * 330
     assert len(list(market.history())) <= 4
     lengths = history["width"].astype(str).map({"1min": "60s", "1d": "1D"})
@@ -314,7 +314,7 @@ def test_a_day_holds_its_minutes_and_closes_with_the_last_one(history):
     midnight = to_timestamp(NIGHT).normalize()
     minutes = history[(history["width"] == "1min") & (history["time"] < midnight)].groupby("instrument_id")
     day = history[(history["width"] == "1d") & (history["known_at"] == midnight)].set_index("instrument_id")
-    assert minutes.size().eq(5 * 60).all()
+    assert minutes.size().eq(21 * 60).all()
     np.testing.assert_array_equal(day["close"], minutes["close"].last())
     assert (day["high"] >= minutes["high"].max()).all()
     assert (day["low"] <= minutes["low"].min()).all()

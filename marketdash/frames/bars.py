@@ -53,7 +53,7 @@ class Bars(NamedTuple):
     day: Ints
     given: Ints
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.time)
 
     @property

@@ -27,7 +27,7 @@ def open_market(
 
     >>> import marketdash as md
     >>> with md.open("replay:us-2018-11-minute", start="2018-11-16 10:30", pace=60) as market:
-    ...     market.frame("bars", width="5min", symbols=["NVDA"]).close.iloc[-1] > 0
+    ...     bool(market.frame("bars", width="5min", symbols=["NVDA"]).close.iloc[-1] > 0)
     True
     """
     settings = load_settings()

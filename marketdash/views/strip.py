@@ -181,7 +181,7 @@ class Strip(View):
         )
 
     def draw(self) -> Any:
-        self.numbers = StripNumbers(  # type: ignore[no-untyped-call]
+        self.numbers = StripNumbers(
             numbers=self._text(),
             stylesheets=[stylesheet("_numbers.css", "_strip.css")],
             sizing_mode="stretch_width",

@@ -81,7 +81,7 @@ class Watchlist(View):
         return pulse(self.market)
 
     def draw(self) -> Any:
-        self.table = WatchlistTable(  # type: ignore[no-untyped-call]
+        self.table = WatchlistTable(
             symbol=spelled(self.market.universe, self.symbol),
             stylesheets=[stylesheet("_numbers.css", "_watchlist.css")],
             sizing_mode="stretch_width",
