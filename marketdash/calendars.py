@@ -18,6 +18,7 @@ from marketdash.schema import SESSIONS
 DAY_US = 86_400_000_000
 FOREVER = 2**62
 """Later than any moment, and far enough from where a 64-bit number ends to be added to."""
+FAR = 200 * 366 * DAY_US
 EARLIEST, LATEST = pd.Timestamp(1970, 1, 1), pd.Timestamp(2100, 1, 1)
 PRE, REGULAR, POST, OVERNIGHT = range(len(SESSIONS))
 
@@ -90,7 +91,8 @@ class Calendar:
 
     def _schedule(self, first_us: int, last_us: int) -> pd.DataFrame:
         margin = 7 * DAY_US
-        first, last = (pd.Timestamp(us // DAY_US, unit="D") for us in (first_us - margin, last_us + margin))
+        days = (np.clip(us, 0, FAR) // DAY_US for us in (first_us - margin, last_us + margin))
+        first, last = (pd.Timestamp(int(day), unit="D") for day in days)
         known = self._exchange
         if first < known.first_session or last > known.last_session:
             # Twenty years back and one ahead are what exchange_calendars computes unasked.

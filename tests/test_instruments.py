@@ -58,12 +58,12 @@ def test_a_universe_survives_being_a_table():
     again = Universe.from_arrow(STOCKS.to_arrow())
     assert [item.symbol for item in again] == list(STOCKS.symbols)
     assert again[1].price_unit == "GBp"
-    assert again.to_arrow().equals(STOCKS.to_arrow())
+    assert repr(list(again)) == repr(list(STOCKS))
 
 
 def test_a_table_needs_ids_and_symbols_and_may_leave_out_the_rest():
     table = pa.table({"id": [0], "symbol": ["X"], "name": pa.array([None], pa.utf8()), "colour": ["red"]})
-    assert Universe.from_arrow(table)[0] == Instrument(0, "X") or Universe.from_arrow(table)[0].name == ""
+    assert repr(Universe.from_arrow(table)[0]) == repr(Instrument(0, "X"))
     with pytest.raises(SchemaError, match="no symbol"):
         Universe.from_arrow(pa.table({"id": [0]}))
 

@@ -20,13 +20,22 @@ CORE = ("strip", "treemap", "candles", "watchlist", "sector_heatmap")
 CARD = {"borderRadius": "14px", "padding": "12px 14px", "minWidth": 0, "overflow": "hidden"}
 
 
+LATER = ("sector_heatmap",)
+"""Below the first screen: drawn when the rest is there, so that a page paints sooner."""
+
+
 class Board(pn.viewable.Viewer):
-    """Draws one market with every view, which share the selected symbol."""
+    """Draws one market with every view, which share the selected symbol.
+
+    With `hurry` the views below the first screen are drawn after the browser shows the others.
+    """
 
     symbol = param.String(default="", doc="The instrument that is selected on this screen.")
 
-    def __init__(self, market: Market, **params: Any) -> None:
+    def __init__(self, market: Market, *, hurry: bool = False, **params: Any) -> None:
         self.market = market
+        self._waiting: dict[str, Any] = {}
+        self._later = LATER if hurry else ()
         self.pump: Pump | None = None
         params["symbol"] = params.get("symbol") or default_symbol(market)
         super().__init__(**params)
@@ -62,7 +71,7 @@ class Board(pn.viewable.Viewer):
             view.symbol = event.new
 
     def _arrange(self) -> Any:
-        cards = {name: _card(view.drawn) for name, view in self.views.items()}
+        cards = {name: _card(self._placed(name, view)) for name, view in self.views.items()}
         strip = cards.pop("strip")
         top = _grid([cards.pop("treemap"), cards.pop("candles")])
         below = _grid([cards.pop("watchlist"), cards.pop("sector_heatmap")])
@@ -72,9 +81,19 @@ class Board(pn.viewable.Viewer):
             strip, top, below, *rest, *notes, sizing_mode="stretch_width", styles={"gap": "12px"}, margin=0
         )
 
+    def _placed(self, name: str, view: View) -> Any:
+        if name not in self._later:
+            return view.drawn
+        self._waiting[name] = pn.Column(sizing_mode="stretch_width", min_height=260, margin=0)
+        return self._waiting[name]
+
     def tick(self) -> bool:
         """Tick every view; returns whether one of them changed something."""
         changed = False
+        if self._waiting and pn.state.loaded:
+            name, place = self._waiting.popitem()
+            place.objects = [self.views[name].drawn]
+            return True
         failure: Exception | None = None
         for view in self.views.values():
             try:

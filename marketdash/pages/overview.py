@@ -123,7 +123,7 @@ class Overview(param.Parameterized):
         self.caption.object = CAPTION.format(text=escape(" ".join(notes)))
         self.tools.objects = tools
         known = self.symbol.casefold() in {symbol.casefold() for symbol in market.universe.symbols}
-        board = Board(market, symbol=market.universe.get(self.symbol).symbol if known else "")
+        board = Board(market, hurry=True, symbol=market.universe.get(self.symbol).symbol if known else "")
         self.symbol = board.symbol
         board.param.watch(lambda event: self.param.update(symbol=event.new), "symbol")
         self.board = board

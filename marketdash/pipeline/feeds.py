@@ -101,15 +101,14 @@ class ChangedBars(BarFeed):
         if not len(ids) or not self.heard:
             return None
         self._touched[ids] = self.store.touched[ids]
-        ring = self.store.ring(self.width)
+        ring, found = self.store.ring(self.width), self._found_past()
         ids = ids[ring.total[ids] > 0]
         newest, oldest = ring.total[ids] - 1, np.maximum(ring.total - ring.capacity, 0)
-        same = (self._content(ids, newest) == self._sent[ids]).all(axis=1)
-        found = self._found_past()
-        which, numbers = ids[~same], newest[~same]
-        while len(which):  # back to the bar that was the newest when last sent, since it may have changed
+        which, numbers = ids, newest
+        while len(which):  # back to the bar that was the newest when last sent, which may have changed
             starts = ring.ints[which, numbers % ring.capacity, TIME]
-            new = starts >= self._newest[which]
+            new = starts > self._newest[which]
+            new |= (starts == self._newest[which]) & (self._content(which, numbers) != self._sent[which]).any(axis=1)
             which, numbers, starts = which[new], numbers[new], starts[new]
             found |= set(zip(which.tolist(), numbers.tolist(), starts.tolist(), strict=True))
             more = numbers > oldest[which]

@@ -125,7 +125,9 @@ class Graph:
 
     def _parts(self, topic: str, batch: pa.RecordBatch, pending: list[Any]) -> Iterator[pa.RecordBatch]:
         """The batch, cut where bars must be read before it goes on."""
-        known = np.maximum.accumulate(columns.known(batch))
+        known = columns.known(batch)
+        # A time that is none will be stopped by clean; until then it must not move ours.
+        known = np.maximum.accumulate(np.where(known < kernels.THE_END_US, known, 0))
         late = self._late_bars(batch, known) if topic == "bars" else np.zeros(0, np.int64)
         row, length = 0, len(known)
         while row < length:
@@ -141,7 +143,7 @@ class Graph:
     def _late_bars(self, batch: pa.RecordBatch, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The rows by which a bar changes that had ended before, which nobody will look for by itself."""
         times, table = columns.ints(batch, "time"), self.sessions
-        table.cover(int(min(times.min(), known[0])), int(known[-1]))
+        table.cover(int(times.clip(0, known).min()), int(known[-1]))
         read = np.array([place for width, place in PLACES.items() if width in self._read_widths], np.int64)
         late = np.zeros(len(times), np.bool_)
         kernels.find_late(
