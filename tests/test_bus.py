@@ -1,73 +1,113 @@
-"""The bus of one process calls handlers in order, and one that fails costs only itself."""
+"""The bus: who hears what, in which order."""
+
+from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
 
-from marketdash.bus import ALL, LocalBus
+from marketdash.bus import ALL, Handler, LocalBus
 
-BATCH = pa.RecordBatch.from_pydict({"a": [1]})
+BATCH = pa.record_batch({"a": [1]})
+
+
+class Ears:
+    """Handlers that write down what they hear."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+        self.errors: list[tuple[Handler, Exception]] = []
+        self.bus = LocalBus(lambda handler, error: self.errors.append((handler, error)))
+
+    def named(self, name: str) -> Handler:
+        return lambda topic, batch: self.heard.append((name, topic))
 
 
 @pytest.fixture
-def errors() -> list[tuple[object, Exception]]:
-    return []
+def ears() -> Ears:
+    return Ears()
 
 
-@pytest.fixture
-def bus(errors: list[tuple[object, Exception]]) -> LocalBus:
-    return LocalBus(lambda handler, error: errors.append((handler, error)))
+def test_the_handlers_of_a_topic_hear_in_the_order_of_subscription(ears: Ears):
+    for name in "cab":
+        ears.bus.subscribe("ticks", ears.named(name))
+    ears.bus.publish("ticks", BATCH)
+    assert [name for name, _ in ears.heard] == ["c", "a", "b"]
 
 
-def test_handlers_hear_their_topic_by_its_exact_name_in_the_order_of_subscription(bus: LocalBus):
-    heard: list[str] = []
-    bus.subscribe("bars", lambda topic, batch: heard.append(f"first {topic}"))
-    bus.subscribe("bars", lambda topic, batch: heard.append(f"second {topic}"))
-    bus.subscribe(ALL, lambda topic, batch: heard.append(f"all {topic}"))
-    for topic in ("bars", "bars5", "ticks"):
-        bus.publish(topic, BATCH)
-    assert heard == ["first bars", "second bars", "all bars", "all bars5", "all ticks"]
+def test_a_handler_hears_its_topic_alone_and_gets_the_very_batch(ears: Ears):
+    got: list[object] = []
+    ears.bus.subscribe("ticks", lambda topic, batch: got.append((topic, batch)))
+    ears.bus.publish("bars", BATCH)
+    assert got == []
+    ears.bus.publish("ticks", BATCH)
+    assert got[0][0] == "ticks"  # type: ignore[index]
+    assert got[0][1] is BATCH  # type: ignore[index]
 
 
-def test_a_handler_that_fails_costs_only_itself(bus: LocalBus, errors: list[tuple[object, Exception]]):
-    heard: list[pa.RecordBatch] = []
+def test_who_subscribes_to_all_hears_every_topic_once_by_its_name(ears: Ears):
+    ears.bus.subscribe(ALL, ears.named("all"))
+    ears.bus.publish("ticks", BATCH)
+    ears.bus.publish("a topic nobody knows", BATCH)
+    assert ears.heard == [("all", "ticks"), ("all", "a topic nobody knows")]
 
+
+def test_what_nobody_hears_is_no_error(ears: Ears):
+    ears.bus.publish("ticks", BATCH)
+    assert ears.errors == []
+
+
+def test_who_has_unsubscribed_hears_no_more_and_may_do_it_twice(ears: Ears):
+    leave = ears.bus.subscribe("ticks", ears.named("a"))
+    ears.bus.subscribe("ticks", ears.named("b"))
+    leave()
+    leave()
+    ears.bus.publish("ticks", BATCH)
+    assert ears.heard == [("b", "ticks")]
+
+
+def test_a_handler_subscribed_twice_hears_twice_and_leaves_once_at_a_time(ears: Ears):
+    handler = ears.named("a")
+    ears.bus.subscribe("ticks", handler)
+    leave = ears.bus.subscribe("ticks", handler)
+    ears.bus.publish("ticks", BATCH)
+    assert len(ears.heard) == 2
+    leave()
+    ears.bus.publish("ticks", BATCH)
+    assert len(ears.heard) == 3
+
+
+def test_a_handler_that_raises_costs_only_itself(ears: Ears):
     def broken(topic: str, batch: pa.RecordBatch) -> None:
-        raise ValueError("no")
+        raise RuntimeError(topic)
 
-    bus.subscribe("bars", broken)
-    bus.subscribe("bars", lambda topic, batch: heard.append(batch))
-    bus.publish("bars", BATCH)
-    bus.publish("bars", BATCH)
-    assert heard == [BATCH, BATCH]
-    assert [(handler, str(error)) for handler, error in errors] == [(broken, "no")] * 2
-
-
-def test_a_subscription_ends_alone_even_if_its_handler_has_others(bus: LocalBus):
-    heard: list[str] = []
-
-    def handler(topic: str, batch: pa.RecordBatch) -> None:
-        heard.append(topic)
-
-    first, _ = bus.subscribe("bars", handler), bus.subscribe("bars", handler)
-    bus.publish("bars", BATCH)
-    first()
-    first()
-    bus.publish("bars", BATCH)
-    assert len(heard) == 3
+    ears.bus.subscribe("ticks", ears.named("before"))
+    ears.bus.subscribe("ticks", broken)
+    ears.bus.subscribe("ticks", ears.named("after"))
+    ears.bus.subscribe(ALL, ears.named("all"))
+    for _ in range(2):
+        ears.bus.publish("ticks", BATCH)
+    assert [name for name, _ in ears.heard] == ["before", "after", "all"] * 2
+    assert [handler for handler, _ in ears.errors] == [broken, broken]
+    assert [str(error) for _, error in ears.errors] == ["ticks", "ticks"]
 
 
-def test_handlers_may_come_and_go_while_a_batch_is_on_its_way(bus: LocalBus):
-    heard: list[str] = []
-    stop: list = []
+def test_a_batch_on_its_way_goes_to_those_who_were_there_when_it_set_out(ears: Ears):
+    leaves: list[Callable[[], None]] = []
 
-    def once(topic: str, batch: pa.RecordBatch) -> None:
-        heard.append("once")
-        stop.pop()()
-        bus.subscribe("bars", lambda topic, batch: heard.append("later"))
+    def turbulent(topic: str, batch: pa.RecordBatch) -> None:
+        leaves.pop()()
+        ears.bus.subscribe("ticks", ears.named("late"))
 
-    stop.append(bus.subscribe("bars", once))
-    bus.subscribe("bars", lambda topic, batch: heard.append("always"))
-    bus.publish("bars", BATCH)
-    assert heard == ["once", "always"]
-    bus.publish("bars", BATCH)
-    assert heard == ["once", "always", "always", "later"]
+    leaves.append(ears.bus.subscribe("ticks", turbulent))
+    ears.bus.subscribe("ticks", ears.named("b"))
+    ears.bus.publish("ticks", BATCH)
+    assert ears.heard == [("b", "ticks")]
+    ears.bus.publish("ticks", BATCH)
+    assert ears.heard[1:] == [("b", "ticks"), ("late", "ticks")]
+
+
+def test_a_handler_may_publish(ears: Ears):
+    ears.bus.subscribe("ticks", lambda topic, batch: ears.bus.publish("bars", batch))
+    ears.bus.subscribe("bars", ears.named("bars"))
+    ears.bus.publish("ticks", BATCH)
+    assert ears.heard == [("bars", "bars")]

@@ -1,70 +1,136 @@
-"""A researcher adds a part with one small file: the source."""
+"""The doors: a file dropped into a folder is enough."""
 
-import asyncio
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import pytest
 
-import marketdash as md
-from marketdash.errors import UnknownNameError
-from marketdash.sources.base import SOURCES
+COIN = '''
+"""A coin that comes up heads every time."""
 
-SOURCE = '''
-"""My own prices, every second."""
+import marketdash as md
+from marketdash.instruments import Universe
+from marketdash.sources.base import PolledSource
+
+
+@md.source("coin")
+class Coin(PolledSource):
+    name, interval = "coin", 0.01
+
+    def __init__(self, argument: str = "", heads: float = 100.0) -> None:
+        super().__init__(Universe.of([argument or "COIN"]))
+        self.price = heads
+
+    def fetch(self) -> dict[str, list[object]]:
+        self.price += 1
+        return {"time": [self.clock.now()], "instrument_id": [0], "price": [self.price]}
+'''
+
+TILT = '''
+"""Where a bar closed between its low and its high."""
 
 import pandas as pd
 
-from marketdash.instruments import Universe
-from marketdash.sources.base import PolledSource, source
+import marketdash as md
 
 
-@source("door_test")
-class MySource(PolledSource):
-    interval = 0.02
-
-    def __init__(self, argument="", **options):
-        super().__init__(Universe.of(argument.split(",")))
-        self.name, self.price = "door_test", 100.0
-
-    def fetch(self):
-        self.price += 1
-        now = self.clock.now()
-        return {"time": [now] * len(self.universe), "instrument_id": range(len(self.universe)), "price": [self.price] * len(self.universe)}
+@md.indicator("tilt", warmup=lambda params: params["n"] - 1, levels=[0])
+def tilt(bars, n: int = 3) -> pd.DataFrame:
+    """Mean place of the close: -1 at the low, 1 at the high."""
+    middle, half = (bars.high + bars.low) / 2, (bars.high - bars.low) / 2
+    return ((bars.close - middle) / half).fillna(0).rolling(n).mean()
 '''
+
+BROKEN = "import no_such_module_anywhere\n"
 
 
 @pytest.fixture
-def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MARKETDASH_PLUGINS", str(tmp_path))
-    yield tmp_path
-    SOURCES.remove("door_test")
-    SOURCES.failures.clear()
-    SOURCES._discovered = True
+def folder(tmp_path: Path) -> Path:
+    """Give a plugin folder in which two files work and one does not."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    for name, text in (("coin.py", COIN), ("tilt.py", TILT), ("a_broken.py", BROKEN)):
+        (plugins / name).write_text(text)
+    return plugins
 
 
-def test_a_source_in_one_small_file_is_found_and_opened(plugins: Path):
-    assert len(SOURCE.strip().splitlines()) <= 25
-    (plugins / "mine.py").write_text(SOURCE)
-    (plugins / "broken.py").write_text("raise RuntimeError('not today')")
-    SOURCES._discovered = False
-    with md.open("door_test:AAPL,MSFT") as market:
-        heard: list[float] = []
-        market.stream("ticks").sink(lambda ticks: heard.extend(ticks["price"]))
-        for _ in range(200):
-            if len(heard) >= 6:
-                break
-            asyncio.run(asyncio.sleep(0.02))
-        assert heard[:6] in (
-            [101.0, 101.0, 102.0, 102.0, 103.0, 103.0],
-            [102.0, 102.0, 103.0, 103.0, 104.0, 104.0],
-        )
-        table = market.frame("last")
-        assert table.index.tolist() == ["AAPL", "MSFT"]
-        ticks = market.frame("ticks")
-        assert ticks["source"].unique().tolist() == ["door_test"]
-        assert ticks["seq"].tolist() == list(range(len(ticks)))
-        assert ticks["known_at"].notna().all()
-    (name,) = SOURCES.failures
-    assert Path(name).name == "broken.py"
-    with pytest.raises(UnknownNameError, match=r"Did you mean door_test\? Not loaded: .*broken\.py"):
-        md.open("door_tset")
+def told(script: str, folder: Path) -> Any:
+    """What a fresh Python prints, as JSON, that knows of the folder by its environment alone."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MARKETDASH_")}
+    env |= {"MARKETDASH_PLUGINS": str(folder), "XDG_CONFIG_HOME": str(folder.parent / "config")}
+    env["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(script)],
+        cwd=folder.parent,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("text", [COIN, TILT], ids=["source", "indicator"])
+def test_a_door_asks_for_fewer_than_twenty_five_lines(text: str):
+    assert len(text.strip().splitlines()) < 25
+
+
+def test_a_source_in_one_file_opens_by_its_name_and_its_price_is_the_last(folder: Path):
+    script = """
+        import json, queue
+        import marketdash as md
+        from marketdash.sources.base import SOURCES
+
+        with md.open("coin:PENNY", heads=500.0) as market:
+            heard = queue.Queue()
+            market.stream("ticks").sink(heard.put)
+            first = heard.get(timeout=30)
+            heard.get(timeout=30)  # by now the first has gone all the way
+            last = market.frame("last")
+        print(json.dumps({
+            "heard": float(first.price.iloc[0]),
+            "symbol": list(last.index),
+            "price": float(last["last"].iloc[0]),
+            "label": market.source.name,
+            "failures": [str(name) for name in SOURCES.failures],
+        }))
+    """
+    found = told(script, folder)
+    assert found["symbol"] == ["PENNY"]
+    assert found["price"] >= found["heard"] > 500.0
+    assert found["label"] == "coin"
+    assert found["failures"] == [str(folder / "a_broken.py")]
+
+
+def test_an_indicator_in_one_file_is_computed_on_the_bars_of_a_market(folder: Path):
+    script = """
+        import json, logging
+        import marketdash as md
+        from marketdash.indicators import parse, table
+
+        with md.open("replay:us-2018-11-minute", start="2018-11-16 10:30", pace=60) as market:
+            market.clock.pause()
+            market.derive("TILT(2)", width="1min")
+            market.clock.step("bar")
+            market.clock.step("bar")
+            readings = market.frame("readings")
+            history = table(parse("tilt(2)"), market.history("1min", symbols=["NVDA"]))
+        print(json.dumps({
+            "indicator": sorted(set(readings.indicator)),
+            "values": readings.value.dropna().tolist(),
+            "rows": len(history),
+            "known": history.notna().sum().tolist(),
+        }))
+    """
+    found = told(script, folder)
+    assert found["indicator"] == ["tilt(2)"]
+    assert found["values"]
+    assert all(-1 <= value <= 1 for value in found["values"])
+    assert found["known"] == [found["rows"] - 1]

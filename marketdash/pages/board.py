@@ -93,7 +93,7 @@ class Board(pn.viewable.Viewer):
         if self._waiting and pn.state.loaded:
             name, place = self._waiting.popitem()
             place.objects = [self.views[name].drawn]
-            return True
+            changed = True
         failure: Exception | None = None
         for view in self.views.values():
             try:
