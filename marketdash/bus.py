@@ -21,7 +21,7 @@ class Bus(Protocol):
 
 
 class LocalBus:
-    """Calls each handler at once, in the order of subscription, in the caller's thread.
+    """Calls each handler at once, in the caller's thread: first those of the topic, then those of all topics.
 
     A handler that raises costs only itself: `on_error(handler, error)` hears of it and the others go on.
     """

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from marketdash.clock import offset_us, to_us
 from marketdash.errors import UnknownNameError
 from marketdash.schema import SESSIONS
 
@@ -97,7 +96,7 @@ class Calendar:
         if first < known.first_session or last > known.last_session:
             # Twenty years back and one ahead are what exchange_calendars computes unasked.
             self._exchange = known = _reaching(known, first, last)
-        schedule = known.schedule.loc[first:last]
+        schedule: pd.DataFrame = known.schedule.loc[first:last]
         if schedule.empty:
             schedule = known.schedule.iloc[:1] if last < known.first_session else known.schedule.iloc[-1:]
         return schedule
@@ -197,37 +196,42 @@ def _reaching(exchange: Any, first: pd.Timestamp, last: pd.Timestamp) -> Any:
 
 
 def _segments(name: str, tz: str, schedule: pd.DataFrame) -> Segments:
-    extended = EXTENDED.get(name)
-    rows: list[tuple[int, int, int, int, int, int]] = []
-    previous_end = -FOREVER
-    for day, times in zip(schedule.index, schedule.itertuples(index=False), strict=True):
-        opened, closed = to_us(times.open), to_us(times.close)
-        number = to_us(day) // DAY_US
-        pre, post = opened, closed
-        if extended:
-            pre, post = _extended(day, opened, closed, tz, extended)
-        parts = [(previous_end, pre, OVERNIGHT), (pre, opened, PRE)]
-        if pd.isna(times.break_start):
-            parts.append((opened, closed, REGULAR))
-        else:
-            lunch, back = to_us(times.break_start), to_us(times.break_end)
-            parts += [(opened, lunch, REGULAR), (lunch, back, OVERNIGHT), (back, closed, REGULAR)]
-        parts.append((closed, post, POST))
-        rows += [(start, end, code, number, opened, closed) for start, end, code in parts if start < end]
-        previous_end = post
-    day, opened, closed = rows[-1][3:]
-    rows.append((previous_end, FOREVER, OVERNIGHT, day, opened, closed))
-    start, end, code, number, day_open, day_close = np.array(rows, np.int64).T.copy()
-    return Segments(start, end, code, number, day_open, day_close, _offsets(np.maximum(start, 0), tz))
+    opened, closed = _us(schedule["open"]), _us(schedule["close"])
+    days = _us(schedule.index) // DAY_US
+    whole = schedule["break_start"].isna().to_numpy()
+    lunch, back = (np.where(whole, closed, _us(schedule[edge])) for edge in ("break_start", "break_end"))
+    pre, post = _extended(name, tz, schedule.index, opened, closed)
+    before = np.concatenate([[-FOREVER], post[:-1]])
+    edges = np.stack([before, pre, opened, lunch, back, closed, post], axis=1)
+    codes = np.tile([OVERNIGHT, PRE, REGULAR, OVERNIGHT, REGULAR, POST], (len(days), 1))
+    rows = np.stack(
+        [edges[:, :-1], edges[:, 1:], codes, *(np.tile(day[:, None], 6) for day in (days, opened, closed))],
+        axis=2,
+    ).reshape(-1, 6)
+    rows = rows[rows[:, 0] < rows[:, 1]]
+    after = [post[-1], FOREVER, OVERNIGHT, days[-1], opened[-1], closed[-1]]
+    start, *others = np.vstack([rows, after]).T.copy()
+    return Segments(start, *others, _offsets(np.maximum(start, 0), tz))
 
 
-def _extended(day: pd.Timestamp, opened: int, closed: int, tz: str, hours: ExtendedHours) -> tuple[int, int]:
-    date = day.date()
-    pre = to_us(pd.Timestamp.combine(date, hours.pre_open), tz)
-    post = to_us(pd.Timestamp.combine(date, hours.post_close), tz)
+def _extended(name: str, tz: str, days: pd.DatetimeIndex, opened: Ints, closed: Ints) -> tuple[Ints, Ints]:
+    """When trading begins before the open and ends after the close, of each day."""
+    hours = EXTENDED.get(name)
+    if hours is None:
+        return opened, closed
+    pre, post = (
+        _us((days + pd.Timedelta(hours=at.hour, minutes=at.minute)).tz_localize(tz))
+        for at in (hours.pre_open, hours.post_close)
+    )
     # The full day's post session lasts as long as a half day's or less, so a longer one means a half day.
-    return min(pre, opened), max(closed, min(post, closed + hours.half_day_post_hours * 3_600_000_000))
+    half_day = closed + hours.half_day_post_hours * 3_600_000_000
+    return np.minimum(pre, opened), np.maximum(closed, np.minimum(post, half_day))
+
+
+def _us(times: Any) -> Ints:
+    return pd.DatetimeIndex(times).as_unit("us").asi8
 
 
 def _offsets(start: Ints, tz: str) -> Ints:
-    return np.array([offset_us(int(us), tz) for us in start], np.int64)
+    times = pd.DatetimeIndex(start.astype("M8[us]")).tz_localize("UTC")
+    return _us(times.tz_convert(tz).tz_localize(None)) - start  # type: ignore[no-any-return]

@@ -276,7 +276,7 @@ def to_us(when: Any, tz: str = "UTC") -> int:
             # pandas would read a number as nanoseconds, and complete a bare "10:30" with the machine's date.
             raise ValueError("no date")
         stamp = pd.Timestamp(when)
-        if stamp is pd.NaT:
+        if pd.isna(stamp):
             raise ValueError("not a time")
         stamp = stamp.tz_localize(tz) if stamp.tzinfo is None else stamp
     except (ValueError, TypeError, OverflowError) as error:

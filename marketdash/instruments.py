@@ -139,7 +139,7 @@ class Universe(Sequence[Instrument]):
         return MappingProxyType({name: np.flatnonzero(names == name) for name in self.calendars})
 
     @cached_property
-    def index(self) -> pd.Index[str]:
+    def index(self) -> pd.Index[str]:  # type: ignore[override]  # a property, in pandas' sense
         """The symbols, as the index of a table with a row per instrument."""
         return pd.Index(self.symbols, dtype="str", name="symbol")
 

@@ -97,7 +97,16 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        where = f"The setting {field!r} ({config_file() or 'environment'})"
+        file = config_file()
+        variable = f"MARKETDASH_{field.upper()}"
+        # The first that could be to blame, in the order in which they win.
+        if field in overrides:
+            origin = "an argument"
+        elif variable in os.environ or file is None:
+            origin = variable
+        else:
+            origin = str(file)
+        where = f"The setting {field!r} ({origin})"
         known = ", ".join(sorted(Settings.model_fields))
         hint = f"Settings: {known}." if first["type"] == "extra_forbidden" else ""
         raise SettingsError(where, first["msg"].lower(), repr(first.get("input")), hint) from error

@@ -1,18 +1,20 @@
 """Frames keep the recent past: bounded, and the same however it came."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_kernels import Bench
 
 from marketdash.errors import UnknownNameError
 from marketdash.frames import BarStore, LastPrices, RollingFrame
 from marketdash.frames.bars import CLOSE, TIME
 from marketdash.schema import TOPICS, WIDTHS, conform
 from marketdash.testing.golden import few_instruments, random_ticks
-from test_kernels import Bench
 
 TICKS = conform(
     "ticks",
@@ -25,7 +27,7 @@ TICKS = conform(
 def test_a_rolling_frame_keeps_exactly_the_last_rows_however_they_were_cut(cuts: list[int], rows: int):
     frame = RollingFrame("ticks", rows)
     edges = [0, *sorted(cuts), 900]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         frame.append(TICKS.slice(start, stop - start))
     assert len(frame) == min(rows, 900)
     expected = pa.Table.from_batches([TICKS.slice(max(900 - rows, 0))])

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from marketdash.clock import to_us
 from marketdash.frames import BarStore
 from marketdash.indicators import parse
 from marketdash.instruments import Universe
@@ -136,7 +137,7 @@ async def test_complete_bars_do_not_depend_on_how_rows_were_cut(width: str):
             graph.listen("bars", width=width, complete=True).sink(heard.append)
             for i in range(0, batch.num_rows, size):
                 graph.push(topic, batch.slice(i, size))
-            graph.advance(2**60)
+            graph.advance(to_us("2018-11-24"))
             results.append(
                 pd.concat([item.to_pandas() for item in heard], ignore_index=True).astype(
                     {"source": "str", "width": "str"}

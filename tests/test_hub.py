@@ -195,9 +195,7 @@ class MarketTime(View):
         screen.market.clock.step("session")
         screen.pump.tick()
         now = f"it is {screen.market.now}"
-        assert now in [
-            pane.object for pane in screen.body.select() if isinstance(pane, Str)
-        ]
+        assert now in [pane.object for pane in screen.body.select() if isinstance(pane, Str)]
         screen.close()
     finally:
         VIEWS.remove("market_time")

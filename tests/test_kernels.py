@@ -64,7 +64,7 @@ def plain(ticks: pd.DataFrame, calendar: str, width: str) -> pd.DataFrame:
     exchange = exchange_calendars.get_calendar(calendar)
     schedule = exchange.schedule.loc["2010":"2026"]
     day = schedule["close"].searchsorted(ticks["time"], side="right")
-    opened, closed = (
+    opened, _closed = (
         schedule["open"].iloc[day].reset_index(drop=True),
         schedule["close"].iloc[day].reset_index(drop=True),
     )

@@ -47,7 +47,7 @@ class Bars(NamedTuple):
     close: Floats
     volume: Floats
     turnover: Floats
-    count: Ints
+    count: Ints  # type: ignore[assignment]  # the field's name for it, not the tuple's method
     revision: Ints
     session: Ints
     day: Ints
@@ -228,13 +228,11 @@ class BarStore:
         slots = ring.slots(instrument, last)
         floats, ints = ring.floats[instrument, slots], ring.ints[instrument, slots]
         given = (ints[:, GIVEN] == READY_MADE).astype(np.int64)
-        return Bars(
-            int(ring.total[instrument]) - len(slots),
-            *(ints[:, field].copy() for field in (TIME, END, KNOWN)),
-            *(floats[:, field].copy() for field in (OPEN, HIGH, LOW, CLOSE, VOLUME, TURNOVER)),
-            *(ints[:, field].copy() for field in (COUNT, REVISION, SESSION, DAY)),
-            given,
-        )
+        columns: list[Any] = [ints[:, field].copy() for field in (TIME, END, KNOWN)]
+        columns += [floats[:, field].copy() for field in (OPEN, HIGH, LOW, CLOSE, VOLUME, TURNOVER)]
+        columns += [ints[:, field].copy() for field in (COUNT, REVISION, SESSION, DAY)]
+        columns.append(given)
+        return Bars(int(ring.total[instrument]) - len(slots), *columns)
 
     def table(
         self, width: str, instruments: npt.NDArray[Any] | None = None, last: int | None = None

@@ -69,5 +69,5 @@ class RollingFrame:
 
     def snapshot(self) -> pd.DataFrame:
         """The rows as a DataFrame; of rows with the same key the last one counts."""
-        rows = self.table().to_pandas()
+        rows: pd.DataFrame = self.table().to_pandas()
         return rows.drop_duplicates(list(self.topic.key), keep="last", ignore_index=True)

@@ -217,9 +217,8 @@ class Market:
         turnover = fields.pop("turnover")
         with np.errstate(invalid="ignore", divide="ignore"):
             fields["vwap"] = np.where(fields["volume"] > 0, turnover / fields["volume"], np.nan)
-        return BarHistory.from_arrays(
-            times, [self.universe.symbols[i] for i in ids], width, tz=self.tz, **fields
-        )
+        symbols = [self.universe.symbols[i] for i in ids]
+        return BarHistory.from_arrays(times, symbols, width, tz=self.tz, copy=True, **fields)
 
     def day(self) -> dict[str, npt.NDArray[np.float64]]:
         """Open, high, low, volume and turnover of the current trading day, by instrument id."""
@@ -435,7 +434,7 @@ async def _next(market: Market, batches: Any) -> Event | None:
         while True:
             done, _ = await asyncio.wait({task}, timeout=market.source.stall_after)
             if done:
-                return task.result()  # type: ignore[no-any-return]
+                return task.result()
             if market.calendar.is_open(market.clock.now_us()):
                 raise _StalledError(
                     f"{market.source.name}",

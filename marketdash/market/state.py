@@ -104,7 +104,9 @@ class _Hours:
     def open_since(self, times: npt.NDArray[np.int64], now_us: int) -> npt.NDArray[np.int64]:
         """How long the exchange was open between each moment and now."""
         self._cover(now_us)
-        return np.maximum(self._open_until(np.array([now_us])) - self._open_until(times), 0)
+        open_now, opened = self._open_until(np.array([now_us])), self._open_until(times)
+        since: npt.NDArray[np.int64] = np.maximum(open_now - opened, 0)
+        return since
 
     def _open_until(self, times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         # Most prices are of the session that is on or was the last: they need no search.

@@ -124,7 +124,7 @@ def rejected_table(rejects: Sequence[Mapping[str, Any]], universe: Universe, tz:
                 if field.type == pa.float64()
                 else "str"
             )
-            columns[field.name] = pd.array(values, dtype=kind)
+            columns[field.name] = pd.array(values, dtype=kind)  # type: ignore[call-overload]
     return pd.DataFrame(columns).set_index("time")
 
 
@@ -133,7 +133,7 @@ def readable(rows: Any, universe: Universe, tz: str, ids: npt.NDArray[Any] | Non
     table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
     if ids is not None:
         table = table.filter(pc.is_in(table["instrument_id"], pa.array(np.asarray(ids, np.int32))))
-    frame = table.to_pandas(date_as_object=False)
+    frame: pd.DataFrame = table.to_pandas(date_as_object=False)
     frame.index = _index(table["time"].cast(pa.int64()).to_numpy(), tz)
     del frame["time"]
     frame["known_at"] = frame["known_at"].dt.tz_convert(tz)

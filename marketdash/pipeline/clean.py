@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from marketdash.calendars import REGULAR
 from marketdash.pipeline import columns, kernels
 from marketdash.pipeline.sessions import SessionTable
 from marketdash.pipeline.step import Sited
@@ -109,7 +110,7 @@ class Clean(Sited):
         kernels.stamp(columns.ids(batch), times, table.segments, table.spans, self.pointers, session, day)
         if self.topic == "bars":
             # A daily bar is the regular session's, at whatever hour of its day the source has stamped it.
-            session[columns.widths(batch) == len(WIDTHS) - 1] = kernels.REGULAR
+            session[columns.widths(batch) == len(WIDTHS) - 1] = REGULAR
         return columns.with_columns(batch, session=session, trading_day=day)
 
 

@@ -54,8 +54,10 @@ def counts(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
 def widths(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
     """The place of each row's width in WIDTHS, -1 for a width that is not there."""
     column = batch.column("width")
-    places = np.array([_PLACES.get(name, -1) for name in column.dictionary.to_pylist()], np.int64)
-    return places[column.indices.to_numpy()]
+    names: list[str] = column.dictionary.to_pylist()
+    places = np.array([_PLACES.get(name, -1) for name in names], np.int64)
+    found: npt.NDArray[np.int64] = places[column.indices.to_numpy()]
+    return found
 
 
 def bars(batch: pa.RecordBatch) -> npt.NDArray[np.float64]:

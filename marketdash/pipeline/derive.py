@@ -71,7 +71,8 @@ class Derive:
         They come in the order of the bars' ends, so that it does not matter how often this is asked.
         """
         found = [(item, item.unread.take(us)) for item in self.derivations]
-        ends = np.unique(np.concatenate([bars.ends for _, bars in found])) if found else []
+        parts = [bars.ends for _, bars in found]
+        ends: Ints = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
         batches = []
         for end in ends:
             for item, bars in found:
@@ -99,17 +100,17 @@ class Derive:
         good = {name: np.flatnonzero(~np.isnan(reading)) for name, reading in values.items()}
         which = np.concatenate(list(good.values()))
         self._seq += len(which)
-        rows = len(which)
+        length = len(which)
         return columns.batch_of(
             "readings",
             {
                 "time": pa.array(bars["time"][which]).view(MOMENT),
                 "known_at": pa.array(np.maximum(bars["end"], bars["known_at"])[which]).view(MOMENT),
-                "seq": np.arange(self._seq - rows, self._seq),
-                "source": columns.same("derive", rows),
+                "seq": np.arange(self._seq - length, self._seq),
+                "source": columns.same("derive", length),
                 "instrument_id": ids[which].astype(np.int32),
-                "width": columns.same(item.width, rows),
-                "indicator": columns.same(str(item.spec), rows),
+                "width": columns.same(item.width, length),
+                "indicator": columns.same(str(item.spec), length),
                 "output": _outputs(good),
                 "value": np.concatenate([values[name][found] for name, found in good.items()]),
             },

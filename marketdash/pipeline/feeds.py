@@ -29,6 +29,9 @@ class BarFeed:
     def heard(self) -> bool:
         return any(True for _ in self.node.downstreams)
 
+    def reset(self) -> None:
+        """Forget what was sent."""
+
     def send(self, batch: pa.RecordBatch) -> list[Any]:
         """Hand a batch to the listeners; returns what they have left to await."""
         return self.node._emit(batch)  # type: ignore[no-any-return]
@@ -108,7 +111,9 @@ class ChangedBars(BarFeed):
         while len(which):  # back to the bar that was the newest when last sent, which may have changed
             starts = ring.ints[which, numbers % ring.capacity, TIME]
             new = starts > self._newest[which]
-            new |= (starts == self._newest[which]) & (self._content(which, numbers) != self._sent[which]).any(axis=1)
+            new |= (starts == self._newest[which]) & (self._content(which, numbers) != self._sent[which]).any(
+                axis=1
+            )
             which, numbers, starts = which[new], numbers[new], starts[new]
             found |= set(zip(which.tolist(), numbers.tolist(), starts.tolist(), strict=True))
             more = numbers > oldest[which]

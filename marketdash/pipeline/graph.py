@@ -116,7 +116,10 @@ class Graph:
         # Stream.emit would wrap what is left in a future each time, for 20 µs.
         pending: list[Any] = self.root._emit((topic, batch))
         if len(past := self.store.take_past()):
-            for reader in [item.unread for item in (*self.derive.derivations, *self._ended)]:
+            readers = [item.unread for item in self.derive.derivations] + [
+                feed.unread for feed in self._ended
+            ]
+            for reader in readers:
                 rows = past[(past[:, 0] == PLACES[reader.width]) & (past[:, 3] == 1)]
                 reader.note_new(rows[:, 1], rows[:, 2])
             for feed in self._changed:
@@ -131,8 +134,9 @@ class Graph:
         late = self._late_bars(batch, known) if topic == "bars" else np.zeros(0, np.int64)
         row, length = 0, len(known)
         while row < length:
-            pending += self.advance(int(known[row]) - 1)
-            stop = int(np.searchsorted(known, self._next_end, side="right"))
+            if known[row] > 0:
+                pending += self.advance(int(known[row]) - 1)
+            stop = int(np.searchsorted(known, max(self._next_end, known[row]), side="right"))
             if len(late := late[late >= row]):
                 stop = min(stop, int(np.searchsorted(known, known[late[0]], side="right")))
                 if late[0] < stop:
@@ -241,11 +245,8 @@ class Graph:
         self._wait_for(now_us)
 
     def _wait_for(self, now_us: int) -> None:
-        told, before = self._told_us, self._next_end
-        self._look_out(now_us)
-        self._told_us = told
-        if before > now_us:
-            self._next_end = min(before, self._next_end)
+        # Looks at the next opportunity, and from there on knows when.
+        self._next_end = min(self._next_end, now_us)
 
 
 __all__ = ["Graph", "nodes"]

@@ -41,7 +41,7 @@ Kernel = Any
 """A compiled function; numba's dispatcher has no type that mypy knows."""
 
 # Compiled at the first call and kept on disk. Nothing here divides by zero, so nothing checks that.
-compiled = njit(cache=True, nogil=True, error_model="numpy")
+compiled: Kernel = njit(cache=True, nogil=True, error_model="numpy")
 
 S_START, S_END, S_SESSION, S_DAY, S_OPEN, S_CLOSE, S_OFFSET = range(7)
 REVISED, TOO_LATE = range(2)

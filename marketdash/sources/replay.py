@@ -69,7 +69,7 @@ class ReplaySource(BaseSource):
         self._keys = {name: _keys(batch) for name, batch in log.topics.items()}
 
     @property
-    def finest(self) -> str:
+    def finest(self) -> str:  # type: ignore[override]  # known from the log
         """The narrowest width that can be built: from ticks all, from bars theirs and wider ones."""
         if "ticks" in self.log.topics or "bars" not in self.log.topics:
             return "1s"
@@ -115,7 +115,7 @@ class ReplaySource(BaseSource):
         """The first row of a topic that comes after the row of another one with this known-at, seq and place."""
         known, seq = self._keys[name]
         low, high = (begin + int(np.searchsorted(known[begin:stop], known_us, side)) for side in SIDES)
-        side = "right" if ORDERED.index(name) < place else "left"
+        side: Literal["left", "right"] = "right" if ORDERED.index(name) < place else "left"
         return low + int(np.searchsorted(seq[low:high], number, side))
 
     def complete_until(self, now_us: int) -> int:
@@ -125,7 +125,11 @@ class ReplaySource(BaseSource):
     async def batches(self) -> AsyncIterator[Event]:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         # The clock is moved from any thread, and an event may only be set on its loop.
-        cancel = self.clock.on_change(lambda: loop.call_soon_threadsafe(changed.set))
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        cancel = self.clock.on_change(wake)
         try:
             while True:
                 changed.clear()
