@@ -210,8 +210,9 @@ def _segments(name: str, tz: str, schedule: pd.DataFrame) -> Segments:
     ).reshape(-1, 6)
     rows = rows[rows[:, 0] < rows[:, 1]]
     after = [post[-1], FOREVER, OVERNIGHT, days[-1], opened[-1], closed[-1]]
-    start, *others = np.vstack([rows, after]).T.copy()
-    return Segments(start, *others, _offsets(np.maximum(start, 0), tz))
+    columns = list(np.vstack([rows, after]).T.copy())
+    columns.append(_offsets(np.maximum(columns[0], 0), tz))
+    return Segments(*columns)
 
 
 def _extended(name: str, tz: str, days: pd.DatetimeIndex, opened: Ints, closed: Ints) -> tuple[Ints, Ints]:
@@ -234,4 +235,4 @@ def _us(times: Any) -> Ints:
 
 def _offsets(start: Ints, tz: str) -> Ints:
     times = pd.DatetimeIndex(start.astype("M8[us]")).tz_localize("UTC")
-    return _us(times.tz_convert(tz).tz_localize(None)) - start  # type: ignore[no-any-return]
+    return _us(times.tz_convert(tz).tz_localize(None)) - start

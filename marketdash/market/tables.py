@@ -146,7 +146,8 @@ def readable(rows: Any, universe: Universe, tz: str, ids: npt.NDArray[Any] | Non
         if name in frame:
             frame[name] = frame[name].astype("Int64")
     if "instrument_id" in frame:
-        frame.insert(0, "symbol", _symbols(universe, frame.pop("instrument_id").to_numpy()))
+        symbols = _symbols(universe, frame.pop("instrument_id").to_numpy())
+        frame.insert(0, "symbol", pd.Series(symbols, index=frame.index))
     if "session" in frame:
         codes = frame["session"].fillna(-1).astype(int)
         frame["session"] = pd.Categorical.from_codes(codes, _SESSION_NAMES)
