@@ -200,7 +200,7 @@ def _segments(name: str, tz: str, schedule: pd.DataFrame) -> Segments:
     days = _us(schedule.index) // DAY_US
     whole = schedule["break_start"].isna().to_numpy()
     lunch, back = (np.where(whole, closed, _us(schedule[edge])) for edge in ("break_start", "break_end"))
-    pre, post = _extended(name, tz, schedule.index, opened, closed)
+    pre, post = _extended(name, tz, pd.DatetimeIndex(schedule.index), opened, closed)
     before = np.concatenate([[-FOREVER], post[:-1]])
     edges = np.stack([before, pre, opened, lunch, back, closed, post], axis=1)
     codes = np.tile([OVERNIGHT, PRE, REGULAR, OVERNIGHT, REGULAR, POST], (len(days), 1))
