@@ -37,7 +37,7 @@ class Bar:
         )
         self.picker = pmui.Select(
             label="Market",
-            options={choice.title: choice.source for choice in choices},
+            options={_line(choice): choice.source for choice in choices},
             value=chosen,
             size="small",
             variant="outlined",
@@ -61,6 +61,10 @@ class Bar:
         self.clock.object = _CLOCK.format(day=escape(day), time=escape(time))
         self._text = text
         return True
+
+
+def _line(choice: Choice) -> str:
+    return f"{choice.title} — {choice.note}" if choice.note else choice.title
 
 
 def clock_text(market: Market) -> str:
