@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from marketdash import __version__
@@ -44,7 +45,7 @@ def main() -> None:
     try:
         app()
     except MarketdashError as error:
-        err.print(f"[red]{type(error).__name__}[/red] {error}", highlight=False)
+        err.print(f"[red]{type(error).__name__}[/red] {escape(str(error))}", highlight=False)
         sys.exit(2)
 
 
@@ -71,17 +72,16 @@ def serve(
     show: Annotated[bool, typer.Option("--show", help="open a browser")] = False,
 ) -> None:
     """Serve the dashboard, and /health beside it."""
-    from marketdash.server.hub import Hub
+    from marketdash.server.hub import Hub, is_loopback
     from marketdash.server.serve import check_port, serve
 
     settings = load_settings()
     address = host or settings.host
     bound = check_port(address, settings.port if port is None else port)
-    hub = Hub(settings, source=source, start=start, pace=pace)
+    hub = Hub(settings, source=source, start=start, pace=pace, loopback=is_loopback(address))
     with err.status("Looking what can be shown …"):
-        default = hub.default
         hub.prepare()
-    err.print(f"Source: [bold]{default}[/bold]. {hub.reason}", highlight=False)
+    err.print(f"Source: [bold]{escape(hub.default)}[/bold]. {escape(hub.reason)}", highlight=False)
 
     def ready(url: str) -> None:
         out.print(
@@ -99,7 +99,7 @@ def sessions() -> None:
     library = SessionLibrary()
     table = Table("session", "from", "to", "what is special", box=None)
     for manifest in library.manifests():
-        table.add_row(manifest.name, manifest.first[:10], manifest.last[:10], manifest.note)
+        table.add_row(manifest.name, manifest.first[:10], manifest.last[:10], escape(manifest.note))
     out.print(table)
     readable = {manifest.name for manifest in library.manifests()}
     broken = sorted(set(library.paths()) - readable)
@@ -110,18 +110,13 @@ def sessions() -> None:
 @app.command()
 def doctor() -> None:
     """Check versions, settings, sessions, plugins, Yahoo and the port; say what to do about each problem."""
-    checks = [
-        *_check_versions(),
-        *_check_settings(),
-        *_check_sessions(),
-        *_check_plugins(),
-        _check_yahoo(),
-        _check_port(),
-    ]
+    checks = [*_check_versions(), *_check_settings()]
+    if all(good is not False for good, _, _ in checks):  # nothing else can be looked at without settings
+        checks += [*_check_sessions(), *_check_plugins(), _check_yahoo(), _check_port()]
     table = Table(box=None, show_header=False)
     for good, what, finding in checks:
         mark = {True: "[green]ok[/green]", False: "[red]problem[/red]", None: "[yellow]note[/yellow]"}[good]
-        table.add_row(mark, what, finding)
+        table.add_row(mark, escape(what), escape(finding))
     out.print(table)
     problems = sum(good is False for good, _, _ in checks)
     out.print("All is well." if not problems else f"{problems} problem{'s' if problems > 1 else ''}.")

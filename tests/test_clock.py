@@ -382,3 +382,36 @@ def test_what_carries_a_zone_keeps_it_and_numbers_are_microseconds():
     assert to_us(7, NEW_YORK) == 7
     assert to_us(pd.Timestamp("2018-11-16").date()) == to_us("2018-11-16")
     assert to_us("16 Nov 2018 10:30") == to_us("2018-11-16 10:30")
+
+
+def test_many_threads_may_move_one_clock(wall: Wall):
+    clock = replay(wall, playing=False)
+    inside, seen = threading.Barrier(4, timeout=5), []
+
+    def jump(before: int, after: int) -> None:
+        inside.wait()
+        seen.append(clock.now_us())
+
+    clock.on_jump(jump)
+    threads = [threading.Thread(target=clock.seek, args=(FIRST + i * SECOND,)) for i in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # While all four were under way the clock had the position of one of them, and it kept that one.
+    assert set(seen) == {clock.now_us()}
+
+
+@given(steps=st.lists(st.floats(0, 2000), max_size=20), pace=st.floats(0.01, 1e6))
+def test_however_time_is_looked_at_it_passes_alike_and_never_back(steps: list[float], pace: float):
+    wall = Wall()
+    clock, looked_at = replay(wall, pace=pace), [FIRST]
+    for step in steps:
+        wall.seconds += step
+        looked_at.append(clock.now_us())
+        clock.pace = pace  # the position is taken anew, and changes nothing
+        assert clock.now_us() == looked_at[-1]
+    assert looked_at == sorted(looked_at)
+    passed = min(sum(steps) * pace * SECOND, DAYS.length)
+    # Each look cuts off less than a microsecond; the wall's own seconds are no exact numbers either.
+    assert DAYS.active(looked_at[-1]) == pytest.approx(passed, rel=1e-6, abs=len(steps) + 2 + pace)

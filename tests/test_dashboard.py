@@ -148,15 +148,22 @@ def test_a_session_is_picked_and_the_address_follows(recorded: Served, chromium:
         shown.page.locator(".MuiSelect-select").first.click()
         shown.page.get_by_text("E-mini", exact=False).first.click()
         eventually(lambda: shown.says("REPLAY 2013-09-0"), what="the badge of the picked session")
-        eventually(lambda: "es-2013-09-ticks" in shown.page.url, what="the address")
+        eventually(lambda: "es-2013-09-ticks" in shown.page.evaluate("location.href"), what="the address")
         assert shown.moved()
         assert not shown.errors
 
 
 def test_an_unknown_session_in_the_address_is_told_with_the_nearest(recorded: Served, chromium: Any) -> None:
     with screen(chromium, f"{recorded.url}/?source=replay:us-2018-11-minut&symbol=NVDA") as shown:
-        eventually(lambda: shown.says("Did you mean us-2018-11-minute"), what="the hint")
+        eventually(lambda: shown.says("Did you mean replay:us-2018-11-minute"), what="the hint")
         assert shown.wait(CANDLES), "the default market is shown instead"
+        assert not shown.errors
+
+
+def test_an_address_cannot_smuggle_a_script_in(recorded: Served, chromium: Any) -> None:
+    with screen(chromium, f"{recorded.url}/?source=<img src=x onerror=window.smuggled=1>") as shown:
+        eventually(lambda: shown.says("Unknown market '<img src=x"), what="the text as it is")
+        assert shown.page.evaluate("window.smuggled") is None
         assert not shown.errors
 
 

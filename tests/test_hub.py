@@ -60,7 +60,7 @@ def test_every_viewer_has_a_replay_of_his_own(make) -> None:
     one.clock.pause()
     assert not one.clock.playing
     assert other.clock.playing
-    hub.give_back(one)
+    hub.give_back(one, "anonymous")
     assert one.closed
     assert not other.closed
     assert hub.replays == 1
@@ -72,7 +72,7 @@ def test_replays_are_capped_and_the_limit_is_told(make) -> None:
     hub.take(DAILY, "anonymous")
     with pytest.raises(CapacityError, match="at most 2"):
         hub.take(DAILY, "anonymous")
-    hub.give_back(first)
+    hub.give_back(first, "anonymous")
     assert hub.take(DAILY, "anonymous")
 
 
@@ -82,13 +82,13 @@ def test_a_live_market_is_shared_and_ends_with_its_last_viewer_unless_it_is_the_
     hub = make()
     one, other = hub.take("mine", "anonymous"), hub.take("mine", "anonymous")
     assert one is other
-    hub.give_back(one)
+    hub.give_back(one, "anonymous")
     assert not one.closed
-    hub.give_back(other)
+    hub.give_back(other, "anonymous")
     assert one.closed
     default = make("mine")
     market = default.take("mine", "anonymous")
-    default.give_back(market)
+    default.give_back(market, "anonymous")
     assert not market.closed, "the default goes on, so that its history grows"
 
 
@@ -100,6 +100,44 @@ def test_data_that_may_not_be_shared_is_shown_to_one_person_on_loopback_only(mak
         hub.take("mine", "bob")
     with pytest.raises(EntitlementError, match=r"127\.0\.0\.1"):
         make("mine", loopback=False).take("mine", "ann")
+
+
+@pytest.mark.parametrize(
+    "name", ["replay:../../etc", "Replay:/etc", "simulated:instruments=5000", "yahoo:AAPL", "<b>", ""]
+)
+def test_an_address_opens_only_what_can_be_picked(make, name: str) -> None:
+    hub = make()
+    with pytest.raises(UnknownNameError, match="Unknown market"):
+        hub.take(name, "anonymous")
+    assert hub.markets == []
+
+
+def test_a_replay_is_private_however_it_is_written(make) -> None:
+    hub = make()
+    one, other = hub.take("Replay:US-2010-daily", "ann"), hub.take(DAILY, "bob")
+    assert one is not other
+    assert hub.replays == 2
+
+
+def test_auto_is_a_recording_where_yahoo_may_not_be_shown_or_a_start_is_asked_for(make) -> None:
+    assert make("auto", loopback=False).default == DAILY
+    hub = make("auto", start="2010-05-06 10:00")
+    assert hub.default == DAILY
+    assert "recording" in hub.reason
+
+
+def test_a_page_that_cannot_be_drawn_gives_its_market_back(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from marketdash.pages.overview import Overview
+    from marketdash.views.treemap import Treemap
+
+    def fail(self: Treemap) -> None:
+        raise ValueError("no such thing")
+
+    hub = make()
+    monkeypatch.setattr(Treemap, "draw", fail)
+    with pytest.raises(ValueError, match="no such thing"):
+        Overview(hub)
+    assert hub.replays == 0
 
 
 def test_a_stated_licence_opens_it(make, mine: str) -> None:

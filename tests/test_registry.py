@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -190,3 +191,32 @@ def test_entry_points_of_another_kind_are_left_alone(dishes: Registry[str], monk
     install(monkeypatch, "marketdash.drink", tea="no_such_shop:TEA")
     assert "tea" not in dishes
     assert dishes.failures == {}
+
+
+def test_a_thread_that_asks_during_the_imports_waits_for_all_names(dishes: Registry[str], tmp_path: Path):
+    slow = tmp_path / "site" / HOME / "a_stew.py"
+    slow.write_text(
+        f"import time\nfrom {HOME}.base import DISHES\ntime.sleep(0.3)\nDISHES.add('Stew', 'beef')\n"
+    )
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(dishes.get("soup"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["leek"] * 4
+
+
+def test_a_component_may_ask_its_registry_while_it_is_imported(dishes: Registry[str], tmp_path: Path):
+    leftovers = tmp_path / "site" / HOME / "z_leftovers.py"
+    leftovers.write_text(
+        f"from {HOME}.base import DISHES\nDISHES.add('Leftovers', 'cold ' + DISHES.get('soup'))\n"
+    )
+    assert dishes.get("leftovers") == "cold leek"
+
+
+def test_a_home_that_cannot_be_imported_says_so_each_time():
+    nowhere: Registry[str] = Registry("dish", home="a_package_that_is_nowhere")
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError):
+            list(nowhere)

@@ -22,7 +22,7 @@ from marketdash.errors import ClockError, MarketdashError, SchemaError, SourceEr
 from marketdash.frames import Bars
 from marketdash.indicators.history import BarHistory
 from marketdash.indicators.spec import Spec, parse
-from marketdash.market import tables
+from marketdash.market import memory, tables
 from marketdash.market.runner import Runner
 from marketdash.market.state import Judge, Status, Values
 from marketdash.pipeline import Graph, Health, columns
@@ -121,9 +121,10 @@ class Market:
         """Stop following the source; what was read stays readable. Closing twice is fine."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = self.graph.ending = True
         self._jumps()
         self._runner.stop(self.graph.close)
+        memory.release()
         self.status = Status("closed", "This market was closed.")
 
     @property

@@ -104,6 +104,7 @@ class _Hours:
     def open_since(self, times: npt.NDArray[np.int64], now_us: int) -> npt.NDArray[np.int64]:
         """How long the exchange was open between each moment and now."""
         self._cover(now_us)
+        times = np.maximum(times, now_us - REMEMBERED_US)
         open_now, opened = self._open_until(np.array([now_us])), self._open_until(times)
         since: npt.NDArray[np.int64] = np.maximum(open_now - opened, 0)
         return since

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ CORE = ("strip", "treemap", "candles", "watchlist", "sector_heatmap")
 
 CARD = {"borderRadius": "14px", "padding": "12px 14px", "minWidth": 0, "overflow": "hidden"}
 
+
+_MARKDOWN = re.compile(r"([\\\\`*_{}\[\]()#+!|~>:-])")
 
 LATER = ("sector_heatmap",)
 """Below the first screen: drawn when the rest is there, so that a page paints sooner."""
@@ -76,7 +80,9 @@ class Board(pn.viewable.Viewer):
         top = _grid([cards.pop("treemap"), cards.pop("candles")])
         below = _grid([cards.pop("watchlist"), cards.pop("sector_heatmap")])
         rest = [_grid(list(cards.values()))] if cards else []
-        notes = [pmui.Alert(text, severity="warning", sizing_mode="stretch_width") for text in self.problems]
+        notes = [
+            pmui.Alert(plain(text), severity="warning", sizing_mode="stretch_width") for text in self.problems
+        ]
         return pn.Column(
             strip, top, below, *rest, *notes, sizing_mode="stretch_width", styles={"gap": "12px"}, margin=0
         )
@@ -111,6 +117,11 @@ class Board(pn.viewable.Viewer):
 
     def __panel__(self) -> Any:
         return self.drawn
+
+
+def plain(text: str) -> str:
+    """A text that an Alert shows as it is: an Alert takes Markdown with HTML in it, and a text may hold anything."""
+    return _MARKDOWN.sub(r"\\\1", escape(text))
 
 
 def default_symbol(market: Market) -> str:

@@ -11,10 +11,9 @@ import panel_material_ui as pmui
 import param
 
 from marketdash.clock import ReplayClock
-from marketdash.errors import MarketdashError
 from marketdash.market import Market
 from marketdash.pages.bar import Bar
-from marketdash.pages.board import Board
+from marketdash.pages.board import Board, plain
 from marketdash.pages.controls import Controls, toolbar
 from marketdash.pages.desk import Desk
 from marketdash.views.pump import Pump
@@ -94,14 +93,23 @@ class Overview(param.Parameterized):
         choices = desk.choices()
         known = {choice.source for choice in choices}
         self.bar = Bar(choices, self.source if self.source in known else desk.default, self._pick)
-        self.show()
         self.pump.add(self.bar)
         self.pump.add(self.trouble)
+        self.show()
         self.param.watch(lambda _: self.show(), "source")
+        self.param.watch(self._select, "symbol")
 
     def _pick(self, source: str) -> None:
         self.symbol = ""
         self.source = source
+
+    def _select(self, event: Any) -> None:
+        if (
+            self.board is not None
+            and event.new != self.board.symbol
+            and event.new in self.board.market.universe.symbols
+        ):
+            self.board.symbol = event.new
 
     def show(self) -> None:
         """Open the chosen market and draw it; what cannot be opened is told, and the default is shown."""
@@ -113,6 +121,13 @@ class Overview(param.Parameterized):
             self.body.objects = []
             return
         self.market = self.bar.market = self.trouble.market = market
+        try:
+            self._draw(market)
+        except BaseException:
+            self._let_go()  # nobody else would: the page that failed is never closed
+            raise
+
+    def _draw(self, market: Market) -> None:
         tools: list[Any] = [self.bar.picker]
         notes = [market.source.reason] if market.source.reason else []
         if isinstance(market.clock, ReplayClock):
@@ -134,24 +149,27 @@ class Overview(param.Parameterized):
     def _take(self, source: str) -> Market | None:
         try:
             return self.desk.take(source, self.principal)
-        except MarketdashError as error:
+        except Exception as error:  # a source that somebody added may raise anything
+            log.warning("%s cannot be opened", source, exc_info=error)
             self._tell(str(error), "warning")
         if source == self.desk.default:
             return None
         try:
             return self.desk.take(self.desk.default, self.principal)
-        except MarketdashError:
+        except Exception as error:
+            log.warning("The default market cannot be opened", exc_info=error)
             return None
 
     def _tell(self, text: str, severity: str) -> None:
-        self.notice.param.update(object=text, severity=severity, visible=True)
+        self.notice.param.update(object=plain(text), severity=severity, visible=True)
 
     def _let_go(self) -> None:
-        self.pump.views = [self.bar, self.trouble] if self.market is not None else []
+        for item in self.pump.views[2:]:  # all but the bar and the trouble, which stay
+            self.pump.remove(item)
         market, self.market = self.market, None
         self.board = None
+        self.bar.market = self.trouble.market = None
         if market is not None:
-            self.bar.market = self.trouble.market = None
             self.desk.give_back(market, self.principal)
 
     def close(self) -> None:
@@ -205,7 +223,7 @@ class Trouble(pn.viewable.Viewer):
         if text == self._text:
             return False
         self._text = text
-        self.drawn.param.update(object=text or " ", visible=bool(text))
+        self.drawn.param.update(object=plain(text) or " ", visible=bool(text))
         return True
 
     def __panel__(self) -> Any:

@@ -72,6 +72,8 @@ class Graph:
         self._changed: list[ChangedBars] = []
         self._ended: list[EndedBars] = []
         self._guards: weakref.WeakSet[nodes.guard] = weakref.WeakSet()
+        self.ending = False
+        """Set it from any thread, and a push that is under way ends soon, wherever it is."""
         self._next_end = -FOREVER
         self._told_us: int | None = None
         self._build()
@@ -133,7 +135,7 @@ class Graph:
         known = np.maximum.accumulate(np.where(known < kernels.THE_END_US, known, 0))
         late = self._late_bars(batch, known) if topic == "bars" else np.zeros(0, np.int64)
         row, length = 0, len(known)
-        while row < length:
+        while row < length and not self.ending:
             if known[row] > 0:
                 pending += self.advance(int(known[row]) - 1)
             stop = int(np.searchsorted(known, max(self._next_end, known[row]), side="right"))

@@ -7,16 +7,23 @@ import sys
 from collections import Counter
 from functools import cache
 
-from marketdash.errors import CapacityError, ClockError, EntitlementError
+from marketdash.errors import (
+    CapacityError,
+    ClockError,
+    EntitlementError,
+    MarketdashError,
+    UnknownNameError,
+)
 from marketdash.log import SessionLibrary
 from marketdash.market import Market, open_market
 from marketdash.pages.desk import Choice
 from marketdash.settings import Settings, load_settings
-from marketdash.sources.auto import choose
-from marketdash.sources.base import Source, make_source
+from marketdash.sources.auto import FALLBACK, choose
+from marketdash.sources.base import SOURCES, Source, make_source
 
 log = logging.getLogger(__name__)
 
+BUILT_IN = ("auto", "replay", "simulated", "yahoo")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -49,7 +56,7 @@ class Hub:
         self._shared: dict[str, Market] = {}
         self._private: list[Market] = []
         self._viewers: Counter[int] = Counter()
-        self._principals: dict[int, Counter[str]] = {}
+        self._principals: dict[str, Counter[str]] = {}
 
     @property
     def default(self) -> str:
@@ -57,10 +64,21 @@ class Hub:
         if not self._default:
             self._default = self.asked
             if self.asked.casefold() == "auto":
-                self._default, self.reason = choose()
+                self._default, self.reason = self._decide()
             elif self.asked.casefold() == "replay":
-                self._default = "replay:us-2010-daily"
+                self._default = FALLBACK
         return self._default
+
+    def _decide(self) -> tuple[str, str]:
+        if self.start is not None or self.pace is not None:
+            return (
+                FALLBACK,
+                "A start or a pace is for a recording: this is the recorded year of the Flash Crash.",
+            )
+        if not (self.loopback or self._is_licensed("yahoo")):
+            why = "Yahoo's prices may be shown on this machine only"
+            return FALLBACK, f"{why}: this is the recorded year of the Flash Crash."
+        return choose()
 
     def choices(self) -> list[Choice]:
         """The default, the recorded sessions, and the simulated market."""
@@ -69,24 +87,34 @@ class Hub:
             for manifest in SessionLibrary().manifests()
         ]
         choices.append(Choice("simulated", "Simulated market", "Invented companies, always open."))
+        choices += [
+            Choice(name, name.capitalize(), "A source of your own.")
+            for name in SOURCES
+            if name not in BUILT_IN
+        ]
         if self.default not in {choice.source for choice in choices}:
-            choices.insert(0, Choice(self.default, self.default.partition(":")[0].capitalize()))
+            choices.append(Choice(self.default, self.default.partition(":")[0].capitalize()))
+        choices.sort(key=lambda choice: choice.source != self.default)  # the default first, else as they are
         return choices
 
     def take(self, source: str, principal: str) -> Market:
-        market = self._take_replay(source) if source.startswith("replay:") else self._take_shared(source)
-        try:
-            self._check(market, principal)
-        except EntitlementError:
-            self._close_unwatched(market)
-            raise
+        # An address may name any text: only what can be picked, or what the operator asked for, is opened.
+        names = {choice.source.casefold(): choice.source for choice in self.choices()}
+        chosen = names.get(source.casefold())
+        if chosen is None:
+            raise UnknownNameError("market", source, names.values())
+        market = (
+            self._take_replay(chosen)
+            if chosen.startswith("replay:")
+            else self._take_shared(chosen, principal)
+        )
         self._viewers[id(market)] += 1
-        self._principals.setdefault(id(market), Counter())[principal] += 1
+        self._principals.setdefault(market.source.name, Counter())[principal] += 1
         return market
 
-    def give_back(self, market: Market, principal: str = "anonymous") -> None:
+    def give_back(self, market: Market, principal: str) -> None:
         self._viewers[id(market)] -= 1
-        self._principals[id(market)][principal] -= 1
+        self._principals[market.source.name][principal] -= 1
         self._close_unwatched(market)
 
     def _take_replay(self, source: str) -> Market:
@@ -102,13 +130,16 @@ class Hub:
         self._private.append(market)
         return market
 
-    def _take_shared(self, source: str) -> Market:
+    def _take_shared(self, source: str, principal: str) -> Market:
         market = self._shared.get(source)
-        if market is None or market.closed:
-            made, self._prepared = self._prepared, None
-            if made is None or source != self.default:
-                made = make_source(source)
-            market = self._shared[source] = open_market(made)
+        if market is not None and not market.closed:
+            self._check(market.source, principal)
+            return market
+        made, self._prepared = self._prepared, None
+        if made is None or source != self.default:
+            made = make_source(source)
+        self._check(made, principal)
+        market = self._shared[source] = open_market(made)
         return market
 
     def prepare(self) -> None:
@@ -116,34 +147,35 @@ class Hub:
         if self.default.startswith("replay:"):
             timing = {"start": self.start, "pace": self.pace}
             make_source(self.default, **{name: value for name, value in timing.items() if value is not None})
-        else:
-            if self.start is not None or self.pace is not None:
-                raise ClockError(f"{self.default} with a start or a pace", "a replay", "a live source")
-            self._prepared = make_source(self.default)
-
-    def _check(self, market: Market, principal: str) -> None:
-        source = market.source
-        if source.entitlement.redistributable or source.name in self.settings.licences:
             return
+        if self.start is not None or self.pace is not None:
+            raise ClockError(f"{self.default} with a start or a pace", "a replay", "a live source")
+        try:
+            self._prepared = make_source(self.default)
+        except MarketdashError:
+            if self.asked.casefold() != "auto":
+                raise
+            self._default = FALLBACK
+            self.reason = "Yahoo answered, then failed: this is the recorded year of the Flash Crash."
+
+    def _is_licensed(self, name: str) -> bool:
+        return bool(self.settings.licences.get(name, "").strip())
+
+    def _check(self, source: Source, principal: str) -> None:
+        if source.entitlement.redistributable or self._is_licensed(source.name):
+            return
+        where = f"{source.name}: {source.entitlement.note}"
         hint = f"State your licence in the setting `licences.{source.name}` if you have one."
         if not self.loopback:
-            raise EntitlementError(
-                f"{source.name}: {source.entitlement.note}",
-                "a server on 127.0.0.1",
-                "one that others reach",
-                hint,
-            )
-        others = {name for name, count in self._principals.get(id(market), {}).items() if count} - {principal}
-        if others:
-            raise EntitlementError(
-                f"{source.name}: {source.entitlement.note}", "one viewer", "a second one", hint
-            )
+            raise EntitlementError(where, "a server on 127.0.0.1", "one that others reach", hint)
+        others = {name for name, count in self._principals.get(source.name, {}).items() if count > 0}
+        if others - {principal}:
+            raise EntitlementError(where, "one viewer", "a second one", hint)
 
     def _close_unwatched(self, market: Market) -> None:
         if self._viewers[id(market)] > 0 or market is self._shared.get(self.default):
             return
         del self._viewers[id(market)]
-        self._principals.pop(id(market), None)
         if market in self._private:
             self._private.remove(market)
         else:

@@ -101,7 +101,7 @@ class View(pn.viewable.Viewer):
 
 
 def view(name: str) -> Callable[[V], V]:
-    """Register a view: `@view("depth")` puts it on the page's "More" tab and makes `md.view("depth", market)`."""
+    """Register a view: `@view("depth")` puts it below the others on the page, and makes `md.view("depth", market)`."""
 
     def register(cls: V) -> V:
         VIEWS.add(name, cls)

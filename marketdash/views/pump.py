@@ -77,18 +77,25 @@ class Pump:
             try:
                 changed = item.tick() or changed
             except Exception as error:
-                self.errors += 1
-                self.last_error = f"{type(item).__name__}: {type(error).__name__}: {error}"
-                log.warning("A view failed: %s", self.last_error, exc_info=error)
+                self._failed(f"{type(item).__name__}: {type(error).__name__}: {error}", error)
         self.ticks += 1
         return changed
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.errors += 1
+        # Many times a second the same is not worth a trace.
+        log.warning("A view failed: %s", what, exc_info=error if what != self.last_error else None)
+        self.last_error = what
 
     async def _run(self, each: Callable[[], None], after: Awaitable[Any] | None) -> None:
         if after is not None:
             await after
         while True:
             self._wake.clear()
-            each()
+            try:
+                each()
+            except Exception as error:
+                self._failed(f"{type(error).__name__}: {error}", error)
             try:
                 await asyncio.wait_for(self._wake.wait(), self.period)
             except TimeoutError:
