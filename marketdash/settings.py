@@ -31,6 +31,9 @@ class Settings(BaseSettings):
 
     source: str = Field("auto", description="what to open: auto, simulated, yahoo:SYM,SYM or replay:SESSION")
     host: str = Field("127.0.0.1", description="address to serve on")
+    origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="further host:port names by which browsers reach the server, through a proxy say"
+    )
     port: int = Field(5006, ge=0, le=65535, description="port to serve on; 0 takes any free one")
     display_hz: float = Field(5.0, gt=0, le=30, description="how often a screen is brought up to date")
     replays: int = Field(32, ge=1, description="private replays that may run in one process")
@@ -57,7 +60,7 @@ class Settings(BaseSettings):
     def _expand(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(path.expanduser() for path in value)
 
-    @field_validator("yahoo_symbols", mode="before")
+    @field_validator("yahoo_symbols", "origins", mode="before")
     @classmethod
     def _split_symbols(cls, value: Any) -> Any:
         return (

@@ -114,8 +114,13 @@ def follow(*script: Any, **options: Any) -> tuple[Market, Naps]:
 
 async def test_a_source_that_raises_is_tried_again_with_back_off_and_recovers():
     market, naps = follow(
-        ("ticks", ticks(1.0)), OSError("the line is dead"), ValueError("again"), TypeError("and again"), ("ticks", ticks(2.0)), OSError("later")
-    )  # fmt: skip
+        ("ticks", ticks(1.0)),
+        OSError("the line is dead"),
+        ValueError("again"),
+        TypeError("and again"),
+        ("ticks", ticks(2.0)),
+        OSError("later"),
+    )
     with market:
         await until(lambda: market.restarts == 4)
         assert naps.seconds == [0.5, 1.0, 2.0, 0.5], "doubled by each failure, reset by success"
@@ -184,8 +189,13 @@ async def test_rows_that_cannot_be_true_are_stopped_and_kept_with_their_reason_w
         await until(lambda: market.graph.last.prices("last")[1] == 7.0)
         rejected = market.frame("rejected")
         assert rejected["reason"].tolist() == [
-            "unknown instrument", "unknown instrument", "impossible price", "impossible price", "impossible size", "impossible time",
-        ]  # fmt: skip
+            "unknown instrument",
+            "unknown instrument",
+            "impossible price",
+            "impossible price",
+            "impossible size",
+            "impossible time",
+        ]
         assert rejected["symbol"].isna().tolist() == [True, True, False, False, False, False]
         assert rejected["topic"].unique().tolist() == ["ticks"]
         assert market.graph.last.prices("last").tolist()[0] == 5.0
@@ -577,28 +587,71 @@ def rich() -> Iterable[Market]:
 
 TYPES = {
     "bars": {
-        "symbol": "category", "open": "float64", "high": "float64", "low": "float64", "close": "float64", "volume": "float64",
-        "vwap": "float64", "count": "Int64", "revision": "int64", "session": "category", "trading_day": "datetime64[s]", "closed": "bool",
+        "symbol": "category",
+        "open": "float64",
+        "high": "float64",
+        "low": "float64",
+        "close": "float64",
+        "volume": "float64",
+        "vwap": "float64",
+        "count": "Int64",
+        "revision": "int64",
+        "session": "category",
+        "trading_day": "datetime64[s]",
+        "closed": "bool",
     },
     "last": {
-        "last": "float64", "change": "float64", "change_pct": "float64", "previous_close": "float64", "open": "float64",
-        "high": "float64", "low": "float64", "volume": "float64", "turnover": "float64", "bid": "float64", "ask": "float64",
-        "time": "datetime64[us, America/New_York]", "known_at": "datetime64[us, America/New_York]",
-        "age": "timedelta64[us]", "state": "category", "sector": "str",
+        "last": "float64",
+        "change": "float64",
+        "change_pct": "float64",
+        "previous_close": "float64",
+        "open": "float64",
+        "high": "float64",
+        "low": "float64",
+        "volume": "float64",
+        "turnover": "float64",
+        "bid": "float64",
+        "ask": "float64",
+        "time": "datetime64[us, America/New_York]",
+        "known_at": "datetime64[us, America/New_York]",
+        "age": "timedelta64[us]",
+        "state": "category",
+        "sector": "str",
     },
     "ticks": {
-        "symbol": "category", "known_at": "datetime64[us, America/New_York]", "seq": "int64", "source": "category", "price": "float64",
-        "size": "float64", "conditions": "Int64", "session": "category", "trading_day": "datetime64[s]",
+        "symbol": "category",
+        "known_at": "datetime64[us, America/New_York]",
+        "seq": "int64",
+        "source": "category",
+        "price": "float64",
+        "size": "float64",
+        "conditions": "Int64",
+        "session": "category",
+        "trading_day": "datetime64[s]",
     },
     "quotes": {
-        "symbol": "category", "known_at": "datetime64[us, America/New_York]", "seq": "int64", "source": "category", "bid": "float64",
-        "ask": "float64", "bid_size": "float64", "ask_size": "float64", "session": "category", "trading_day": "datetime64[s]",
+        "symbol": "category",
+        "known_at": "datetime64[us, America/New_York]",
+        "seq": "int64",
+        "source": "category",
+        "bid": "float64",
+        "ask": "float64",
+        "bid_size": "float64",
+        "ask_size": "float64",
+        "session": "category",
+        "trading_day": "datetime64[s]",
     },
     "readings": {
-        "symbol": "category", "known_at": "datetime64[us, America/New_York]", "seq": "int64", "source": "category",
-        "width": "category", "indicator": "category", "output": "category", "value": "float64",
+        "symbol": "category",
+        "known_at": "datetime64[us, America/New_York]",
+        "seq": "int64",
+        "source": "category",
+        "width": "category",
+        "indicator": "category",
+        "output": "category",
+        "value": "float64",
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("topic", TYPES)
@@ -703,13 +756,19 @@ def test_the_day_is_that_of_the_daily_bar(rich: Market):
         (lambda m: m.feed("ticks", {"price": [1.0]}), "market.feed of ticks, column 'time'"),
         (lambda m: m.touched("Z9"), "Unknown symbol 'Z9'"),
         (require_replay, "expected a replay, got live. A live market has no controls"),
-        (lambda m: open_market("replay:us-2018"), "Unknown session 'us-2018'. Did you mean us-2018-11-minute"),
+        (
+            lambda m: open_market("replay:us-2018"),
+            "Unknown session 'us-2018'. Did you mean us-2018-11-minute",
+        ),
         (lambda m: open_market("relpay:x"), "Unknown source 'relpay'. Did you mean replay"),
         (lambda m: open_market("simulated", start="2018-11-16"), "'simulated' with start: expected a replay"),
         (lambda m: open_market("replay:us-2018-11-minute", pace=0), "a number above 0"),
-        (lambda m: open_market("replay:us-2018-11-minute", start="10:30"), "The start of replay:us-2018-11-minute"),
+        (
+            lambda m: open_market("replay:us-2018-11-minute", start="10:30"),
+            "The start of replay:us-2018-11-minute",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_answered_is_refused_with_the_nearest_names(
     ask: Callable[[Market], Any], words: str, rich: Market
 ):

@@ -47,13 +47,13 @@ def serve(
         title="marketdash",
         show=show,
         start=False,
-        websocket_origin=[f"{name}:{port}" for name in _names(host)],
+        websocket_origin=[*(f"{name}:{port}" for name in _names(host)), *of.settings.origins],
         extra_patterns=[(r"/health", HealthHandler, {"of": of})],
         unused_session_lifetime_milliseconds=unused_ms,
         check_unused_sessions_milliseconds=max(unused_ms // 2, 500),
         verbose=False,
     )
-    url = f"http://{'localhost' if is_loopback(host) else host}:{port}"
+    url = f"http://{_names(host)[0]}:{port}"
     server.start()
     _hush(server.io_loop.asyncio_loop)
     if ready is not None:
@@ -110,4 +110,8 @@ def warm(settings: Settings) -> None:
 
 
 def _names(host: str) -> tuple[str, ...]:
-    return ("localhost", "127.0.0.1") if is_loopback(host) else (host,)
+    """The names under which a browser's page may open its socket."""
+    here = ("localhost", "127.0.0.1", "[::1]")
+    if is_loopback(host):
+        return here
+    return (*here, socket.gethostname(), socket.getfqdn()) if host in ("0.0.0.0", "::") else (host,)
