@@ -235,6 +235,16 @@ def test_a_late_bar_is_inserted_and_one_that_is_too_late_is_counted():
     assert bench.build["ticks"].late.tolist() == [0, 1]
 
 
+def test_a_trade_is_too_late_only_if_no_width_has_its_bar_any_more():
+    bench = Bench(few_instruments(1, ("24/7",)), ("1s", "1h"), limit=3)
+    rows = [(stamp(0, second), stamp(0, second)) for second in range(5)] + [(stamp(0, 0.5), stamp(1))]
+    time, known = zip(*rows, strict=True)
+    bench.push("ticks", {"time": time, "known_at": known, "instrument_id": [0] * 6, "price": [1.0] * 6})
+    assert bench.bars("A0", "1h")["count"].tolist() == [6]
+    assert bench.bars("A0", "1s")["count"].tolist() == [1, 1, 1]
+    assert bench.build["ticks"].late[1] == 0
+
+
 def stamp(minute: int, second: float = 0) -> pd.Timestamp:
     return pd.Timestamp("2018-11-24 10:00", tz="UTC") + pd.Timedelta(minutes=minute, seconds=second)
 
@@ -466,6 +476,34 @@ def test_a_ready_made_bar_takes_the_place_of_one_built_from_trades_and_counts_on
     assert bench.bars("A0", "1s")["high"].max() == 500.0, "its second was not told"
 
 
+def test_what_the_newest_ready_made_bar_tells_is_not_added_to_the_wider_ones_again():
+    bench = Bench(few_instruments(1, ("24/7",)), ("1min", "5min", "1d"))
+    bench.push("bars", [bar(0, 90.0, volume=50.0)] | to_columns)
+    late = {
+        "time": [stamp(0, 30)],
+        "known_at": [stamp(2)],
+        "instrument_id": [0],
+        "price": [500.0],
+        "size": [1.0],
+    }
+    bench.push("ticks", late)
+    for width in ("1min", "5min", "1d"):
+        assert bench.bars("A0", width)[["high", "volume"]].to_numpy().tolist() == [[91.0, 50.0]]
+
+
+def test_prints_of_the_lunch_break_stay_out_of_the_day_when_it_is_made_anew():
+    bench = Bench(few_instruments(1, ("XHKG",)))
+    start = pd.Timestamp("2018-11-23 03:30", tz="UTC")  # half an hour before lunch in Hong Kong
+    rows = [
+        bar(0, price)
+        | {"time": start + pd.Timedelta(minutes=minute), "known_at": start + pd.Timedelta(minutes=known)}
+        for minute, known, price in ((0, 1, 10.0), (45, 46, 99.0), (100, 101, 12.0), (0, 102, 11.0))
+    ]
+    bench.push("bars", rows | to_columns)
+    day = bench.bars("A0", "1d").iloc[0]
+    assert (day["open"], day["high"], day["close"], day["volume"]) == (11.0, 13.0, 12.25, 20.0)
+
+
 def test_a_ready_made_bar_that_is_still_forming_goes_on_with_trades_after_it_was_known():
     bench = Bench(few_instruments(1, ("24/7",)), ("1min", "1h", "1d"))
     bench.push("bars", [bar(0, 90.0, width="1h", volume=50.0, known=30)] | to_columns)
@@ -535,6 +573,7 @@ def test_bars_that_do_not_lie_on_our_grid_are_kept_as_the_source_has_them():
 
 def test_the_previous_close_is_the_last_regular_price_of_the_day_before_in_whatever_order_it_comes():
     rows = [
+        ("2018-11-20 20:00", 9.0),
         ("2018-11-20 20:59", 10.0),
         ("2018-11-20 22:00", 11.0),  # after hours
         ("2018-11-21 13:00", 12.0),  # before hours
@@ -549,8 +588,8 @@ def test_the_previous_close_is_the_last_regular_price_of_the_day_before_in_whate
     )
     ticks["known_at"] = ticks["time"].max()
     rng = np.random.default_rng(0)
-    for _ in range(10):
-        last = Bench(few_instruments(1, ("XNYS",))).push("ticks", ticks.iloc[rng.permutation(4)]).last
+    for _ in range(20):
+        last = Bench(few_instruments(1, ("XNYS",))).push("ticks", ticks.iloc[rng.permutation(5)]).last
         assert (last.prices("last")[0], last.prices("previous_close")[0]) == (13.0, 10.0)
 
 

@@ -710,8 +710,10 @@ def test_a_frame_belongs_to_who_asked_for_it(rich: Market):
         name = frame.columns[frame.dtypes == "float64"][0]
         frame[name] = -1.0
         frame.attrs["label"] = "MINE"
+        frame.index.name = "mine"
         assert not (rich.frame(topic)[name] == -1.0).any()
         assert rich.frame(topic).attrs["label"] == "LIVE"
+        assert rich.frame(topic).index.name in ("time", "symbol")
 
 
 def test_history_is_what_indicators_read(rich: Market):

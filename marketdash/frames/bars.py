@@ -243,16 +243,20 @@ class BarStore:
         that hold NaN where an instrument has no bar. With `last`, T is at most that.
         """
         ids = np.arange(self.instruments) if instruments is None else np.asarray(instruments, dtype=np.int64)
-        starts, fields = self.aligned(width, ids, self.ring(width).total[ids], last)
-        if last is not None and len(starts) > last:
-            cut = len(starts) - last
-            starts, fields = starts[cut:], {name: values[cut:] for name, values in fields.items()}
-        return starts, fields
+        return self.aligned(width, ids, self.ring(width).total[ids], last, rows=last)
 
     def aligned(
-        self, width: str, ids: npt.NDArray[Any], stop: Ints, last: int | None = None
+        self,
+        width: str,
+        ids: npt.NDArray[Any],
+        stop: Ints,
+        last: int | None = None,
+        rows: int | None = None,
     ) -> tuple[Ints, dict[str, Floats]]:
-        """As `table`, of the bars before number `stop[i]` of each instrument, at most the `last` of each."""
+        """As `table`, of the bars before number `stop[i]` of each instrument, at most the `last` of each.
+
+        With `rows`, T is at most that.
+        """
         ring = self.ring(width)
         kept = min(ring.capacity, ring.capacity if last is None else last)
         numbers = stop[:, None] + np.arange(-kept, 0)[None, :]
@@ -260,6 +264,9 @@ class BarStore:
         slots = numbers % ring.capacity
         times = np.where(valid, ring.ints[ids[:, None], slots, TIME], np.iinfo(np.int64).min)
         starts = np.unique(times[valid])
+        if rows is not None and len(starts) > rows:
+            starts = starts[len(starts) - rows :]
+            valid &= times >= (starts[0] if rows else np.iinfo(np.int64).max)
         row, column = np.searchsorted(starts, times[valid]), np.nonzero(valid)[0]
         floats = ring.floats[ids[column], slots[valid]]
         fields = {}

@@ -372,6 +372,8 @@ async def _beat(market: Market) -> None:
             market.advance()
         except Exception as error:
             market.health.stage("beat").failed(error)
+        # Nobody waits for listeners while there are no events; those that are done need no memory.
+        market._pending = [task for task in market._pending if not task.done()]
 
 
 async def _follow(market: Market) -> None:

@@ -111,7 +111,7 @@ def warm(settings: Settings) -> None:
 
 def _names(host: str) -> tuple[str, ...]:
     """The names under which a browser's page may open its socket."""
-    here = ("localhost", "127.0.0.1", "[::1]")
+    here = ("localhost", "127.0.0.1")  # Bokeh knows no [::1]
     if is_loopback(host):
         return here
     return (*here, socket.gethostname(), socket.getfqdn()) if host in ("0.0.0.0", "::") else (host,)
