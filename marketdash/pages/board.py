@@ -121,7 +121,7 @@ class Board(pn.viewable.Viewer):
 
 def plain(text: str) -> str:
     """A text that an Alert shows as it is: an Alert takes Markdown with HTML in it, and a text may hold anything."""
-    return _MARKDOWN.sub(r"\\\1", escape(text))
+    return _MARKDOWN.sub(r"\\\1", escape(text, quote=False))  # quotes are harmless, their entities are not
 
 
 def default_symbol(market: Market) -> str:
