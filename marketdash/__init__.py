@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from marketdash.errors import MarketdashError as MarketdashError
     from marketdash.indicators.base import indicator as indicator
+    from marketdash.indicators.checks import check as check
     from marketdash.log import SessionLibrary as SessionLibrary
     from marketdash.market import Market as Market
     from marketdash.market import open_market as open  # noqa: F401
@@ -35,6 +36,7 @@ _HOMES = {
     "MarketdashError": ("marketdash.errors", "MarketdashError"),
     "SessionLibrary": ("marketdash.log", "SessionLibrary"),
     "candles": ("marketdash.notebook", "candles"),
+    "check": ("marketdash.indicators.checks", "check"),
     "demo": ("marketdash.notebook", "demo"),
     "extension": ("marketdash.notebook", "extension"),
     "heatmap": ("marketdash.notebook", "heatmap"),

@@ -36,6 +36,14 @@ WIDTHS: Mapping[str, int] = {
 }
 """Width of a bar → its nominal length in microseconds; a day is the exchange's trading day."""
 
+ACTIONS = ("split", "dividend", "rename")
+"""Values of the `kind` column of actions. The `value` of a split is new shares for an old one, of a dividend the
+cash for one share held before, in the instrument's price unit (0 takes an announced one back), of a rename none;
+its new symbol is the `text`. Two dividends of one ex-date are one row with their sum.
+
+`time` is the first moment of the ex-date's trading day, `known_at` when it was announced. A moment within the day
+counts for the whole day, since the price of no bar of that day changes, but is in effect from that moment on."""
+
 SESSIONS = ("pre", "regular", "post", "overnight")
 """Codes of the `session` column, in order; an int8 in batches."""
 
@@ -91,6 +99,8 @@ TOPICS: Mapping[str, Topic] = {
             ask=pa.float64(),
             bid_size=(pa.float64(),),
             ask_size=(pa.float64(),),
+            exchange=(NAME,),
+            conditions=(pa.uint32(),),
             **_MARKET_TIME,
         ),
         _topic(
@@ -117,9 +127,23 @@ TOPICS: Mapping[str, Topic] = {
             output=NAME,
             value=pa.float64(),
         ),
+        _topic(
+            "actions",
+            ("instrument_id", "kind", "time"),
+            **_ID,
+            kind=NAME,
+            value=(pa.float64(),),
+            text=(pa.utf8(),),
+        ),
         _topic("health", ("stage", "time"), stage=NAME, state=NAME, message=(pa.utf8(),)),
     )
 }
+"""Topics by name.
+
+`conditions` of ticks and of quotes are masks of the bits that `marketdash.conditions` names. Of quotes, `exchange` is
+the participant whose own quote the row is, and null where the row is the best of all already. A side that is NaN is
+not told in this row and stays as it was; a price or a size of 0 withdraws it.
+"""
 
 
 def topic(name: str) -> Topic:

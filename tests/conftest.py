@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 # A fixture here marks the tests that use it, so that no mark can be forgotten.
 MARKS = {"chromium": "browser", "real_data": "real_data"}
+# How long an example takes, or its making, says more about the machine than about what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+# Several things are waited for in one test, and each may take long on a machine whose cores are taken.
+BROWSER_TIMEOUT_S = 600
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_ARGUMENTS = (
     "--headless=new",
@@ -67,6 +74,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(MARKS[fixture])
         if item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.xdist_group("browser"))
+            item.add_marker(pytest.mark.timeout(BROWSER_TIMEOUT_S))
     # Once Playwright's loop has started in a process, no test that awaits can run in it.
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 

@@ -1,9 +1,11 @@
-"""Real servers for tests: started as a user would, ended by their process id."""
+"""Real servers for tests: started as a user would, ended by their process id; and patience with them."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import random
 import re
 import socket
 import subprocess
@@ -20,6 +22,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-c", "from marketdash.cli import main; main()"]
+# What must come true is waited for this long: it costs nothing where it comes at once, and a machine whose
+# cores are taken needs many times what a quiet one does.
 PATIENCE_S = 60.0
 
 
@@ -86,44 +90,72 @@ def _running(command: list[str], pattern: str, env: dict[str, str]) -> Iterator[
     reader.start()
     try:
         try:
-            url = found.get(timeout=PATIENCE_S)
+            url = found.get(timeout=2 * PATIENCE_S)  # it imports and compiles before it listens
         except Empty:
             url = None
         if url is None:
             raise AssertionError("The server did not start:\n" + "".join(lines))
         yield Served(url, process, lines)
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        reader.join(5)
+        end(process)
+        reader.join(PATIENCE_S)
         if process.stdout is not None:
             process.stdout.close()
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """Ask a process to end, and see that it does: one that is left behind takes the time of the next test."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def get_json(url: str) -> dict[str, Any]:
     """The JSON that an address answers, whatever the status."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             return dict(json.load(answer))
     except urllib.error.HTTPError as error:
         return dict(json.load(error))
 
 
-def eventually(check: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
-    """Wait until `check()` is true and return what it gave; polled, since another process decides when."""
+def eventually(check: Callable[[], Any], seconds: float = PATIENCE_S, what: str = "") -> Any:
+    """Wait until `check()` is true and return what it gave; polled, since another process decides when.
+
+    An assertion that fails in it is a "not yet" as well, and is what is told if it goes on to fail.
+    """
     deadline = time.monotonic() + seconds
     while True:
-        result = check()
-        if result:
-            return result
+        try:
+            if result := check():
+                return result
+        except AssertionError:
+            if time.monotonic() >= deadline:
+                raise
         assert time.monotonic() < deadline, f"never came true: {what or check}"
         time.sleep(0.1)
 
 
+async def until(check: Callable[[], Any], seconds: float = PATIENCE_S, what: str = "") -> Any:
+    """As `eventually`, for what happens on the loop that waits."""
+    deadline = time.monotonic() + seconds
+    while not (result := check()):
+        assert time.monotonic() < deadline, f"never came true: {what or check}"
+        await asyncio.sleep(0.001)
+    return result
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    # Below the ports that systems hand out by themselves: between this look and the server's own bind, one of
+    # those may go to any socket of another test.
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port

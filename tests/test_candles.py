@@ -13,7 +13,7 @@ import pytest
 from bokeh.document import Document
 from bokeh.document.events import ColumnsPatchedEvent, ColumnsStreamedEvent, DocumentPatchedEvent
 from bokeh.models import Line, Scatter, Segment, Text, VArea
-from serving import eventually, free_port
+from serving import PATIENCE_S, eventually, free_port
 
 import marketdash as md
 from marketdash.clock import to_us
@@ -228,10 +228,10 @@ def test_a_late_print_corrects_an_older_bar(scene: Scene) -> None:
     screen = Screen(scene.market, width="1s")
     before = screen.columns["h"][-3]
     scene.later(-2)
-    scene.trade(150.0)
+    scene.trade(higher := round(before * 1.04, 2))
     scene.later(2)
     assert screen.tick() == ["ColumnsPatchedEvent"]
-    assert screen.columns["h"][-3] == 150.0 != before
+    assert screen.columns["h"][-3] == higher != before
     check_bars(screen.columns, scene.market.bars("AAA", "1s"))
 
 
@@ -416,7 +416,7 @@ def test_the_state_of_the_price_is_told_when_it_is_not_live() -> None:
     try:
         scene.trade(100.0)
         screen = Screen(scene.market)
-        eventually(lambda: scene.market.status.state == "running", 5)
+        eventually(lambda: scene.market.status.state == "running", what="running")
         screen.view.head.look("AAA", now=True)
         assert "stale" not in screen.view.head.about.object
         scene.later(600)
@@ -532,6 +532,7 @@ def served() -> Iterator[tuple[str, dict[str, Any]]]:
 def test_it_paints_follows_and_stays_in_a_browser(chromium: Any, served: tuple[str, dict[str, Any]]) -> None:
     url, made = served
     page = chromium.new_page(viewport={"width": 1000, "height": 700})
+    page.set_default_timeout(PATIENCE_S * 1000)
     complaints: list[str] = []
     page.on(
         "console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None
@@ -544,56 +545,78 @@ def test_it_paints_follows_and_stays_in_a_browser(chromium: Any, served: tuple[s
     def state() -> dict[str, Any]:
         return dict(page.evaluate(STATE))
 
-    eventually(lambda: made["pump"].ticks, 10, "the page is there")
-    page.wait_for_timeout(300)
-    assert state()["empty"]
-    nothing = page.screenshot()
+    # Models come first and paint follows; of one change, too, some parts are drawn before others.
+    def picture() -> bytes:
+        """Of the page once it rests."""
+        return bytes(
+            eventually(lambda: (seen := page.screenshot()) == page.screenshot() and seen, what="rest")
+        )
+
+    eventually(lambda: made["pump"].ticks and state()["empty"], what="the page is there")
+    nothing = picture()
+
+    def filled() -> dict[str, Any]:
+        s = state()
+        assert s["newest"] == 299
+        assert s["low"] > 50
+        assert s["start"] < 200 < 299 < s["end"]
+        assert s["low"] < s["close"] < s["high"], "the scale fits the first bars"
+        assert s["tag"] == f"{s['close']:.2f}"
+        assert s["seen"] == 1
+        assert not s["empty"]
+        assert {"13:00", "14:00"} <= set(s["labels"]), "the exchange's time, at round times"
+        assert "SMA(5)" in (s["readout"] or "")
+        return s
 
     scene = made["scene"]
     scene.trade(*walk(300))
-    full = eventually(
-        lambda: (s := state())["newest"] == 299 and s["low"] > 50 and s, 10, "the bars are drawn"
-    )
-    assert full["start"] < 200 < 299 < full["end"]
-    assert full["low"] < full["close"] < full["high"], "the scale fits the first bars"
-    assert full["tag"] == f"{full['close']:.2f}"
-    assert full["seen"] == 1
-    assert not full["empty"]
-    assert {"13:00", "14:00"} <= set(full["labels"]), "the exchange's time, at round times"
-    assert "SMA(5)" in full["readout"]
-    painted = page.screenshot()
-    assert painted != nothing
+    full = eventually(filled, what="the bars are drawn")
+    eventually(lambda: page.screenshot() != nothing, what="they are painted")
+    painted = picture()
 
+    def followed() -> dict[str, Any]:
+        s = state()
+        assert s["newest"] == 300
+        assert s["high"] > higher
+        assert s["end"] - full["end"] == 1, "the window follows"
+        assert s["tag"] == f"{higher:.2f}"
+        return s
+
+    higher = round(full["close"] * 1.04, 2)
     scene.later(60)
-    scene.trade(120.0)
-    moved = eventually(lambda: (s := state())["newest"] == 300 and s["high"] > 120 and s, 10, "the bar comes")
-    assert moved["end"] - full["end"] == 1, "the window follows"
-    assert moved["tag"] == "120.00"
-    assert page.screenshot() != painted
+    scene.trade(higher)
+    moved = eventually(followed, what="the bar comes")
+    eventually(lambda: page.screenshot() != painted, what="it is painted")
 
     box = page.locator(".bk-Figure").first.bounding_box()
     x, y = box["x"] + 300, box["y"] + 100
     page.mouse.move(x, y)
-    eventually(lambda: state()["readout"] != moved["readout"], 5, "the readout follows the pointer")
+    eventually(lambda: state()["readout"] != moved["readout"], what="the readout follows the pointer")
     page.mouse.down()
     page.mouse.move(x + 400, y, steps=8)
     page.mouse.up()
-    panned = eventually(lambda: (s := state())["end"] < 290 and s, 5, "the hand moves the window")
+    eventually(lambda: state()["end"] < 290, what="the hand moves the window")
+    picture()  # the hand's last move is drawn
+    panned = state()
     scene.later(60)
-    scene.trade(121.0)
-    stayed = eventually(lambda: (s := state())["newest"] == 301 and s, 10, "another bar comes")
-    assert stayed["end"] == panned["end"], "a window that was moved away stays"
+    scene.trade(higher + 1)
+    eventually(
+        lambda: (s := state())["newest"] == 301 and s["tag"] == f"{higher + 1:.2f}", what="another bar comes"
+    )
+    picture()
+    assert state()["end"] == panned["end"], "a window that was moved away stays"
     page.get_by_role("button").last.click()
-    eventually(lambda: state()["end"] > 301, 5, "the button leads to the newest bar")
+    eventually(lambda: state()["end"] > 301, what="the button leads to the newest bar")
 
     page.get_by_text("5min", exact=True).click()
-    wider = eventually(
-        lambda: (s := state())["newest"] == 60 and s["end"] > 60 and s, 10, "bars of 5 minutes"
+    eventually(
+        lambda: (s := state())["newest"] == 60 and s["end"] > 60 and s["start"] < 0,
+        what="bars of 5 minutes, which are few, at the right end",
     )
-    assert wider["start"] < 0, "few bars stand at the right end"
-    page.get_by_placeholder("Add indicator").fill("nonsense")
-    page.keyboard.press("Enter")
-    page.get_by_text("Unknown indicator").wait_for(timeout=5000)
+    chooser = page.get_by_placeholder("Add indicator")
+    chooser.fill("nonsense")
+    chooser.press("Enter")
+    page.get_by_text("Unknown indicator").wait_for()
     assert not made["pump"].errors
     assert not complaints
     page.close()

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from serving import COMMAND, ROOT, marketdash_serve
 
+# A process that imports everything and compiles, on a machine whose cores are taken.
+pytestmark = pytest.mark.timeout(300)
+
 OFFLINE = {"MARKETDASH_YAHOO_URL": "http://127.0.0.1:9"}  # the discard port: refused at once
 
 
@@ -19,7 +22,7 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         [*COMMAND, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         cwd=ROOT,
         env={**os.environ, **OFFLINE, "COLUMNS": "200", **env},
     )

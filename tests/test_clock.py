@@ -386,7 +386,7 @@ def test_what_carries_a_zone_keeps_it_and_numbers_are_microseconds():
 
 def test_many_threads_may_move_one_clock(wall: Wall):
     clock = replay(wall, playing=False)
-    inside, seen = threading.Barrier(4, timeout=5), []
+    inside, seen = threading.Barrier(4, timeout=60), []
 
     def jump(before: int, after: int) -> None:
         inside.wait()

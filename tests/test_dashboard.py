@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import ROOT, Served, eventually, marketdash_serve, panel_serve
+from serving import PATIENCE_S, ROOT, Served, eventually, marketdash_serve, panel_serve
 
 OFFLINE = {"MARKETDASH_YAHOO_URL": "http://127.0.0.1:9"}  # the discard port: refused at once
-QUICK = ("--unused-session-lifetime", "500", "--check-unused-sessions", "500")
+# A session is unused, too, from the answer with its page until the browser has loaded the scripts and opened the
+# socket: the lifetime must be longer than that ever takes.
+QUICK = ("--unused-session-lifetime", "8000", "--check-unused-sessions", "500")
 
 MODELS = """
 const models = []
@@ -43,6 +45,7 @@ class Screen:
 
     def __init__(self, chromium: Any, url: str, width: int = 1440, height: int = 900) -> None:
         self.context = chromium.new_context(viewport={"width": width, "height": height})
+        self.context.set_default_timeout(PATIENCE_S * 1000)
         self.page = self.context.new_page()
         self.errors: list[str] = []
         self.foreign: list[str] = []
@@ -56,15 +59,13 @@ class Screen:
             self.foreign.append(request.url)
 
     def wait(self, script: str, **options: Any) -> Any:
-        return self.page.wait_for_function(script, timeout=30_000, **options).json_value()
+        return self.page.wait_for_function(script, **options).json_value()
 
     def moved(self, script: str = CANDLES) -> str:
         """Wait until what the script gives is there and has changed once; returns the new state."""
         before = self.wait(script)
-        self.wait(
-            f"(before) => {{ const now = ({script})(); return now !== before ? now : null }}", arg=before
-        )
-        return str(self.page.evaluate(script))
+        changed = f"(before) => {{ const now = ({script})(); return now !== before ? now : null }}"
+        return str(self.wait(changed, arg=before))
 
     @property
     def text(self) -> str:
@@ -116,7 +117,9 @@ def test_the_page_fits_a_wide_screen_and_a_phone_dark_and_light(
 ) -> None:
     with screen(chromium, recorded.url, width=width, height=844) as shown:
         shown.wait(CANDLES)
-        assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
+        shown.wait(f"() => ({TILES})() >= 300")
+        # What has just been drawn may be laid out once more before it has its place.
+        shown.wait("(width) => document.documentElement.scrollWidth <= width", arg=width)
         ground = "() => getComputedStyle(document.body).backgroundColor"
         dark = shown.page.evaluate(ground)
         shown.page.get_by_label("Toggle theme").click()
@@ -126,18 +129,22 @@ def test_the_page_fits_a_wide_screen_and_a_phone_dark_and_light(
 
 
 def test_play_pause_and_seek_move_this_viewers_market(recorded: Served, chromium: Any) -> None:
+    def paused() -> list[str]:
+        # The markets of viewers who have just left play on for a while: the one that stands still is ours.
+        return [market["market_time"] for market in recorded.health()["markets"] if not market["playing"]]
+
     with screen(chromium, recorded.url) as shown:
         shown.moved()
-        shown.page.get_by_label("Pause").click()
-        eventually(lambda: recorded.health()["playing"] is False, what="paused")
-        before = recorded.health()["market_time"]
+        assert not paused()
+        shown.page.get_by_label("Pause", exact=True).click()
+        (before,) = eventually(paused, what="paused")
         slider = shown.page.locator("input[type=range]").first
         slider.focus()
         slider.press("Home")
-        eventually(lambda: recorded.health()["market_time"] < before, what="the start of the session")
-        assert recorded.health()["market_time"].startswith("2009-08-21")
-        shown.page.get_by_label("Play").click()
-        eventually(lambda: recorded.health()["playing"], what="playing again")
+        (start,) = eventually(lambda: (now := paused()) and now[0] < before and now, what="a jump back")
+        assert start.startswith("2009-08-21"), "the start of the session"
+        shown.page.get_by_label("Play", exact=True).click()
+        eventually(lambda: not paused(), what="playing again")
 
 
 def test_a_session_is_picked_and_the_address_follows(recorded: Served, chromium: Any) -> None:
@@ -175,10 +182,9 @@ def test_two_viewers_of_a_simulated_market_see_the_same(simulated: Served, chrom
         eventually(
             lambda: one.page.evaluate(bars) == other.page.evaluate(bars), what="the same last complete bar"
         )
-        assert one.says("SIMULATED")
-        assert other.says("SIMULATED")
-        assert simulated.health()["viewers"] == 2
-        assert one.page.get_by_label("Pause").count() == 0, "a live market has no controls"
+        eventually(lambda: one.says("SIMULATED") and other.says("SIMULATED"), what="the badges")
+        eventually(lambda: simulated.health()["viewers"] == 2, what="two viewers")
+        assert one.page.get_by_label("Pause", exact=True).count() == 0, "a live market has no controls"
 
 
 def test_panel_serve_gives_each_browser_its_own_replay_and_frees_it(chromium: Any) -> None:
@@ -190,7 +196,7 @@ def test_panel_serve_gives_each_browser_its_own_replay_and_frees_it(chromium: An
             with screen(chromium, url) as other:
                 other.moved()
                 eventually(lambda: served.health()["replays"] == 2, what="two replays")
-                one.page.get_by_label("Pause").click()
+                one.page.get_by_label("Pause", exact=True).click()
                 eventually(
                     lambda: not all(m["playing"] for m in served.health()["markets"]), what="one paused"
                 )
@@ -213,38 +219,61 @@ def test_panel_serve_gives_each_browser_its_own_replay_and_frees_it(chromium: An
 
 FAILING = """
 import asyncio
+from pathlib import Path
 from marketdash.instruments import Universe
 from marketdash.sources.base import BaseSource, source
 
+def seen(what):
+    return Path(__file__).with_name(what).exists()
+
 @source("failing")
 class Failing(BaseSource):
-    name, stall_after = "failing", 1.0
+    name, stall_after = "failing", 0.3
     def __init__(self, argument=""):
         super().__init__(Universe.of(["GOOD", "BAD"]))
-        self.turn = 0
     async def batches(self):
-        self.turn += 1
         for price in range(100, 110):
             row = {"time": [self.clock.now()], "instrument_id": [0], "price": [float(price)], "size": [1.0]}
             yield "ticks", row
-            await asyncio.sleep(0.05)
-        if self.turn % 3 == 1:
+        if not seen("error"):
             raise ConnectionError("the provider hung up")
-        if self.turn % 3 == 2:
+        if not seen("nonsense"):
             yield "ticks", {"nonsense": [1]}
-        await asyncio.sleep(3600)
+        while not seen("stall"):
+            await asyncio.sleep(3600)
+        while True:
+            yield "ticks", row
+            await asyncio.sleep(0.05)
 """
 
 
 def test_a_source_that_fails_is_seen_and_tried_again(chromium: Any, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(FAILING, encoding="utf-8")
     options = {"MARKETDASH_PLUGINS": str(tmp_path)}
+
+    def seen(what: str) -> None:
+        """Tell the source to go on to its next fault: each lasts until it was seen, however long that takes."""
+        (tmp_path / what).touch()
+
     with marketdash_serve("--source", "failing", **options) as served, screen(chromium, served.url) as shown:
+
+        def told(state: str, words: str) -> bool:
+            report = served.health()
+            return (report["status"], report["state"]) == ("degraded", state) and words in report["message"]
+
+        # While it is tried again it runs for a moment: screen and report are each looked at until they tell.
         eventually(lambda: shown.says("the provider hung up"), what="the error on screen")
-        assert served.health()["status"] == "degraded"
-        eventually(lambda: "nonsense" in served.health().get("message", ""), what="nonsense is told")
-        eventually(lambda: served.health()["state"] == "stalled", what="silence is a stall")
-        eventually(lambda: shown.says("stalled"), what="the stall on screen")
-        eventually(lambda: served.health()["restarts"] >= 4, seconds=40, what="tried again and again")
-        assert served.health()["rows"]["ticks"] >= 30, "what came between the failures is kept"
+        eventually(lambda: told("retrying", "the provider hung up"), what="the error in the report")
+        seen("error")
+        eventually(lambda: told("retrying", "nonsense"), what="nonsense is told")
+        seen("nonsense")
+        eventually(lambda: told("stalled", "silence"), what="silence is a stall")
+        eventually(lambda: shown.says("failing is stalled"), what="the stall on screen")
+        report = eventually(
+            lambda: (r := served.health())["restarts"] >= 4 and r, what="tried again and again"
+        )
+        assert report["rows"]["ticks"] >= 30, "what came between the failures is kept"
+        seen("stall")
+        eventually(lambda: served.health()["status"] == "ok", what="all is well again")
+        eventually(lambda: not shown.says("failing is stalled"), what="no trouble on screen")
         assert not shown.errors

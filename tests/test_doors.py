@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+# A fresh Python that imports everything and compiles, on a machine whose cores are taken.
+pytestmark = pytest.mark.timeout(300)
+
 COIN = '''
 """A coin that comes up heads every time."""
 
@@ -70,7 +73,7 @@ def told(script: str, folder: Path) -> Any:
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -91,8 +94,8 @@ def test_a_source_in_one_file_opens_by_its_name_and_its_price_is_the_last(folder
         with md.open("coin:PENNY", heads=500.0) as market:
             heard = queue.Queue()
             market.stream("ticks").sink(heard.put)
-            first = heard.get(timeout=30)
-            heard.get(timeout=30)  # by now the first has gone all the way
+            first = heard.get(timeout=60)
+            heard.get(timeout=60)  # by now the first has gone all the way
             last = market.frame("last")
         print(json.dumps({
             "heard": float(first.price.iloc[0]),

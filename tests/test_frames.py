@@ -104,10 +104,7 @@ def test_memory_is_bounded_whatever_the_number_of_instruments():
     assert BarStore(100_000, ["1min"]).limits.max() == 250
     assert BarStore(10, ["1min"], rows=5000).limits.max() == 500
     store = BarStore(100, tuple(WIDTHS))
-    assert (
-        store.nbytes
-        == sum(a.nbytes for r in store.rings.values() for a in (r.floats, r.ints)) + 100 * 7 * 128
-    )
+    assert store.nbytes == sum(r.nbytes for r in store.rings.values()) + 100 * (2 * 7 * 160 + 128)
 
 
 def test_a_width_that_is_not_built_is_refused(bench: Bench):
@@ -123,7 +120,7 @@ def test_the_newest_bar_is_found_in_the_ring_too(bench: Bench):
         slots = ring.slots(0)
         np.testing.assert_array_equal(ring.floats[0, slots, CLOSE], bars.close)
         np.testing.assert_array_equal(ring.ints[0, slots, TIME], bars.time)
-        assert ring.ints[0, slots[-1], TIME] == bench.store.head_ints[0, list(WIDTHS).index(width), TIME]
+        assert ring.ints[0, slots[-1], TIME] == bench.store.heads[0, list(WIDTHS).index(width), TIME]
 
 
 def test_bars_are_copies_that_the_caller_owns(bench: Bench):

@@ -101,7 +101,7 @@ async def test_a_bar_that_a_trade_leaves_alone_is_not_sent():
     assert len(heard) == 1
 
 
-async def test_a_complete_bar_comes_once_when_it_has_ended():
+async def test_a_complete_bar_comes_once_when_it_has_ended_and_again_when_it_is_revised():
     graph, heard = Graph(ALWAYS), Heard()
     graph.listen("bars", width="1min", complete=True).sink(heard)
     graph.push("ticks", ticks((0, 1.0), (30, 2.0)))
@@ -109,11 +109,40 @@ async def test_a_complete_bar_comes_once_when_it_has_ended():
     assert heard == []
     graph.advance(US + 60_000_000)
     assert heard == [(0.0, 2.0)]
-    graph.push("ticks", ticks((40, 7.0), known=[61]))  # a revision is not another bar
+    graph.push("ticks", ticks((40, 7.0), known=[61]))
     graph.push("ticks", ticks((130, 3.0), (250, 4.0)))
     graph.advance(US + 10**9)
     graph.advance(US + 10**9)
-    assert heard == [(0.0, 2.0), (120.0, 3.0), (240.0, 4.0)]
+    assert heard == [(0.0, 2.0), (0.0, 7.0), (120.0, 3.0), (240.0, 4.0)]
+
+
+async def test_a_bar_is_complete_when_the_lateness_has_passed_and_late_trades_until_then_revise_nothing():
+    graph, heard = Graph(ALWAYS, lateness_us=5_000_000), Heard()
+    graph.listen("bars", width="1min", complete=True).sink(heard)
+    graph.push("ticks", ticks((0, 1.0), (30, 2.0), (62, 3.0)))
+    graph.advance(US + 64_999_999)
+    assert heard == []
+    graph.push("ticks", ticks((40, 7.0), known=[64]))
+    graph.advance(US + 65_000_000)
+    assert heard == [(0.0, 7.0)]
+    assert graph.store.bars(0, "1min").revision.tolist() == [0, 0]
+    graph.push("ticks", ticks((50, 8.0), known=[66]))
+    graph.advance(US + 10**9)
+    assert heard == [(0.0, 7.0), (0.0, 8.0), (60.0, 3.0)]
+    assert graph.store.bars(0, "1min").revision.tolist() == [1, 0]
+
+
+async def test_a_trade_beyond_the_horizon_changes_nothing_and_is_counted():
+    graph, heard = Graph(ALWAYS, horizon_us=100_000_000), Heard()
+    graph.listen("bars", width="1min", complete=True).sink(heard)
+    graph.push("ticks", ticks((0, 1.0), (70, 2.0), known=[0, 70]))
+    graph.push("ticks", ticks((10, 7.0), known=[160]))
+    graph.push("ticks", ticks((20, 9.0), known=[161]))
+    graph.advance(US + 10**9)
+    assert heard == [(0.0, 1.0), (60.0, 2.0), (0.0, 7.0)]
+    assert graph.store.bars(0, "1min").high.tolist() == [7.0, 2.0]
+    counted = graph.health.summary()["bars of ticks"]
+    assert (counted["revised"], counted["late"]) == (1, 1)
 
 
 async def test_a_bar_that_comes_to_be_late_is_complete_once_too():
@@ -145,9 +174,18 @@ async def test_complete_bars_do_not_depend_on_how_rows_were_cut(width: str):
             )
         for other in results[1:]:
             pd.testing.assert_frame_equal(results[0], other, check_exact=True)
-        assert not results[0].duplicated(["instrument_id", "time"]).any()
-        kept = sum(len(graph.store.bars(i, width)) for i in range(len(universe)))
-        assert len(results[0]) == kept, "each bar came"
+        assert not results[0].duplicated(["instrument_id", "time", "revision"]).any()
+        latest = results[0].drop_duplicates(["instrument_id", "time"], keep="last")
+        kept = pd.concat(
+            [
+                pd.DataFrame({"instrument_id": i, **graph.store.bars(i, width)._asdict()})
+                for i in range(len(universe))
+            ]
+        )
+        assert len(latest) == len(kept), "each bar came"
+        latest = latest.sort_values(["instrument_id", "time"])
+        assert latest["close"].tolist() == kept["close"].tolist(), "and its last revision"
+        assert latest["revision"].tolist() == kept["revision"].tolist()
 
 
 async def test_after_a_reset_everything_comes_again():
@@ -243,8 +281,9 @@ async def test_a_branch_that_raises_costs_only_itself_and_is_tried_again():
     for second in (0, 1):
         graph.push("ticks", ticks((second, 1.0)))
     assert (len(tried), len(good)) == (2, 2)
-    assert graph.health.stage("listeners of ticks").errors == 2
-    assert graph.health.failing
+    assert graph.health.stage("listeners of ticks: bad").errors == 2
+    assert [stage.name for stage in graph.health.failing] == ["listeners of ticks: bad"]
+    assert graph.health.stage("listeners of ticks: append").errors == 0
     assert len(graph.frames["ticks"]) == 2
     assert graph.store.bars(0, "1d").count.tolist() == [2]
 
@@ -262,7 +301,7 @@ async def test_an_async_branch_that_raises_costs_only_itself_and_is_tried_again(
     for second in range(3):
         await asyncio.wait(graph.push("ticks", ticks((second, 1.0))))
     assert len(tried) == 3
-    stage = graph.health.stage("listeners of ticks")
+    stage = graph.health.stage("listeners of ticks: bad")
     assert (stage.errors, stage.consecutive_errors, stage.last_error) == (2, 0, "RuntimeError: no")
 
 
@@ -271,7 +310,7 @@ async def test_what_a_branch_awaits_is_done_in_order_and_not_at_once():
 
     async def slow(batch: pa.RecordBatch) -> None:
         await asyncio.sleep(0.02 / (1 + len(done)))
-        done.append(batch.column("price")[0].as_py())
+        done.extend(batch.column("price").to_pylist())
 
     graph.listen("ticks").sink(slow)
     pending = [
@@ -291,7 +330,11 @@ async def test_a_branch_that_never_ends_is_told_on_health_and_does_not_fill_the_
     for second in range(20):
         graph.push("ticks", ticks((second, 1.0)))
         await asyncio.sleep(0)
-    assert "5 batches behind" in graph.health.stage("listeners of ticks").last_error
+    stage = graph.health.stage("listeners of ticks: <lambda>")
+    assert "5 rows that wait" in stage.last_error
+    totals, reasons = stage.counts()
+    assert (totals["queue"], totals["dropped"]) == (5, 14), "one is awaited"
+    assert list(reasons.values()) == [14]
     assert len(graph.frames["ticks"]) == 20
     graph.close()
     await asyncio.sleep(0)
@@ -309,7 +352,7 @@ async def test_a_branch_whose_own_task_is_cancelled_goes_on():
     for second in range(3):
         await asyncio.wait(graph.push("ticks", ticks((second, 1.0))))
     assert len(done) == 3
-    assert graph.health.stage("listeners of ticks").errors == 1
+    assert graph.health.stage("listeners of ticks: cancelled_once").errors == 1
 
 
 async def test_a_step_that_raises_loses_one_batch_and_says_so(monkeypatch: pytest.MonkeyPatch):

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from marketdash.clock import to_us
 from marketdash.frames import BarStore, LastPrices
+from marketdash.frames.bars import FIRST_CAPACITY, RECORD
 from marketdash.instruments import Universe
-from marketdash.pipeline.bars import BuildBars
+from marketdash.pipeline.bars import BuildBars, BuildTicks
 from marketdash.pipeline.clean import Clean
+from marketdash.pipeline.clean_ticks import CleanTicks
 from marketdash.pipeline.last import UpdateLast
 from marketdash.pipeline.sessions import SessionTable
 from marketdash.schema import WIDTHS, conform
@@ -34,11 +36,12 @@ class Bench:
             self.store.limits[self.store.limits > 0] = limit
             for ring in self.store.rings.values():
                 ring.limit = limit
-                ring._allocate(min(ring.capacity, limit))
-            self.store._share()
-        self.clean = {topic: Clean(table, topic, self.store.widths) for topic in ("ticks", "quotes", "bars")}
-        self.build = {topic: BuildBars(table, self.store, topic) for topic in ("ticks", "bars")}
-        self.update = {topic: UpdateLast(table, self.last, topic) for topic in ("ticks", "quotes", "bars")}
+                ring.lie_in(np.empty((len(universe), 0, RECORD), np.int64))
+            self.store._lay_out({width: min(FIRST_CAPACITY, limit) for width in self.store.widths})
+        self.clean = {topic: Clean(table, topic, self.store.widths) for topic in ("quotes", "bars")}
+        ticks = self.clean["ticks"] = CleanTicks(table)
+        self.build = {"ticks": BuildTicks(self.store, self.last, ticks), "bars": BuildBars(table, self.store)}
+        self.update = {topic: UpdateLast(table, self.last, topic) for topic in ("quotes", "bars")}
 
     def push(self, topic: str, rows: object, size: int = 1000) -> "Bench":
         batch = conform(topic, rows)
@@ -46,7 +49,7 @@ class Bench:
             part = self.clean[topic](batch.slice(start, size))
             if part is not None and topic != "quotes":
                 self.build[topic](part)
-            if part is not None:
+            if part is not None and topic in self.update:
                 self.update[topic](part)
         return self
 

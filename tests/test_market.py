@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from serving import PATIENCE_S, eventually, until
 
 from marketdash.errors import (
     ClockError,
@@ -93,13 +94,6 @@ class Naps:
         if self.market is not None:
             self.statuses.append(f"{self.market.status.state}: {self.market.status.message}")
         await asyncio.sleep(0)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        await asyncio.sleep(0.001)
 
 
 def follow(*script: Any, **options: Any) -> tuple[Market, Naps]:
@@ -210,7 +204,7 @@ async def test_silence_in_open_hours_is_a_stall_and_in_closed_hours_is_peace():
         market.source.clock.set(moment)
         market.source.stall_after = 0.03
         with market:
-            await asyncio.sleep(0.3)
+            await (until(lambda market=market: market.restarts > 1) if stalls else asyncio.sleep(0.3))
             assert (market.restarts > 1) == stalls
             assert (market.status.state == "running") or stalls
             if stalls:
@@ -279,10 +273,7 @@ def test_a_polled_source_needs_one_function():
     answers = [ticks(1.0), None, pd.DataFrame(ticks(2.0)), OSError("no"), conform("ticks", ticks(3.0))]
     naps = Naps()
     with Market(Polled(answers), sleep=naps).start() as market:
-        for _ in range(500):
-            if market.graph.last.prices("last")[0] == 3.0:
-                break
-            time.sleep(0.01)
+        eventually(lambda: market.graph.last.prices("last")[0] == 3.0, what="the last answer")
         assert market.frame("ticks")["price"].tolist() == [1.0, 2.0, 3.0]
         assert naps.seconds == [0.5]
 
@@ -295,16 +286,21 @@ async def test_what_a_source_leaves_out_is_filled_in():
     old = {**bar, "time": [NOON - pd.Timedelta(hours=2)], "width": ["1min"]}
     forming = {**bar, "time": [NOON - pd.Timedelta(seconds=20)], "width": ["1min"]}
     early = ticks(1.0, seconds=-5, known_at=[NOON + pd.Timedelta(hours=3)])
+    all_read = asyncio.Event()
+
+    async def tell() -> None:  # a source is asked for more only after what it gave was read
+        all_read.set()
+
     market, _ = follow(
         ("ticks", ticks(1.0, seconds=-10)),
         ("ticks", early),
         ("bars", old),
         ("bars", forming),
+        tell,
         past=[("ticks", ticks(1.0, seconds=-3600))],
     )
     with market:
-        await until(lambda: not market.source.script)
-        await asyncio.sleep(0.01)
+        await all_read.wait()
         rows = market.frame("ticks")
         assert rows["seq"].tolist() == [0, 1, 2]
         assert rows["source"].unique().tolist() == ["scripted"]
@@ -321,9 +317,9 @@ async def test_what_a_source_leaves_out_is_filled_in():
 
 
 async def test_on_a_running_loop_it_takes_no_thread():
-    before = threading.active_count()
+    before = set(threading.enumerate())  # some of which may be about to end
     with Market(ReplaySource(golden("us-2018-11-minute"), playing=False)).start() as market:
-        assert threading.active_count() == before
+        assert set(threading.enumerate()) <= before
         assert not market.frame("bars").empty
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -374,14 +370,16 @@ def test_closing_interrupts_a_long_seek():
         except MarketdashError as error:
             failed.append(error)
 
+    read = market.health.stage("clean ticks")
+    before = read.rows
     seeker = threading.Thread(target=seek)
     seeker.start()
-    time.sleep(0.2)
-    began = time.monotonic()
+    while read.rows == before and seeker.is_alive():  # looked at without a pause: it may be over soon
+        time.sleep(0)
     market.close()
-    seeker.join(timeout=20)
+    seeker.join(timeout=PATIENCE_S)
     assert not seeker.is_alive()
-    assert time.monotonic() - began < 15
+    assert before < read.rows < log.topics["ticks"].num_rows, "it was under way, and did not go on to its end"
     assert "marketdash" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -389,11 +387,11 @@ def test_a_market_can_be_closed_from_one_of_its_own_branches():
     market = Market(Scripted(("ticks", ticks()), ("ticks", ticks())))
     market.stream("ticks").sink(lambda _: market.close())
     market.start()
-    for _ in range(100):
-        if market.closed and "marketdash" not in {thread.name for thread in threading.enumerate()}:
-            return
-        time.sleep(0.02)
-    pytest.fail("its thread is still there")
+    eventually(lambda: market.closed, what="closed")
+    eventually(
+        lambda: "marketdash" not in {thread.name for thread in threading.enumerate()},
+        what="its thread is gone",
+    )
 
 
 def test_a_market_is_closed_from_another_loop_than_its_own():
@@ -445,11 +443,11 @@ def test_a_closed_market_refuses_in_words():
 
 def test_many_markets_come_and_go_without_a_trace():
     log = golden("us-2018-11-minute")
-    before = threading.active_count()
+    before = set(threading.enumerate())  # some of which may be about to end
     for _ in range(15):
         with Market(ReplaySource(log)).start() as market:
             market.stream("bars").sink(lambda _: None)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 # ---- branches
@@ -471,8 +469,8 @@ async def test_a_branch_that_raises_costs_only_itself():
         await until(lambda: len(heard) >= 3)
         assert 3.0 in heard
         assert market.restarts == 0
-        stage = market.health.stage("listeners of ticks")
-        await until(lambda: stage.errors >= 4)
+        stages = [market.health.stage(f"listeners of ticks: {name}") for name in ("<lambda>", "late_failure")]
+        await until(lambda: all(stage.errors >= 2 for stage in stages))
         assert market.graph.last.prices("last")[0] == 2.0 or heard[-1] == 3.0
 
 
@@ -485,7 +483,9 @@ async def test_a_branch_that_hangs_does_not_stop_the_market(monkeypatch: pytest.
     await asyncio.sleep(0)
 
 
-async def test_an_async_branch_sets_the_pace_of_a_fast_replay():
+async def test_an_async_branch_sets_the_pace_of_a_fast_replay(monkeypatch: pytest.MonkeyPatch):
+    # A branch that is late because the cores are taken must not pass for one that hangs.
+    monkeypatch.setattr("marketdash.market.market.LISTENER_PATIENCE_S", PATIENCE_S)
     log, wall, done = golden("us-2018-11-minute"), ManualWall(), []
     source = ReplaySource(log, start=log.timeline.start, pace=math.inf, rows=1000, wall=wall)
     with Market(source).start() as market:
@@ -638,6 +638,8 @@ TYPES = {
         "ask": "float64",
         "bid_size": "float64",
         "ask_size": "float64",
+        "exchange": "category",
+        "conditions": "Int64",
         "session": "category",
         "trading_day": "datetime64[s]",
     },
@@ -667,12 +669,14 @@ def test_a_frame_has_the_same_types_full_and_empty(topic: str, rich: Market):
         else:
             assert str(frame.index.dtype) == "datetime64[us, America/New_York]"
             assert frame.index.name == "time"
-        assert frame.attrs.keys() == {"source", "label", "status", "market_time"}
+        own = {"adjustment": "raw", "as_of": None, "unadjusted": []} if topic == "bars" else {}
+        assert frame.attrs.keys() == {"source", "label", "status", "market_time"} | own.keys()
     assert full.attrs == {
         "source": "scripted",
         "label": "LIVE",
         "status": "running",
         "market_time": "2018-11-23T12:00:00-05:00",
+        **own,
     }
 
 
@@ -949,12 +953,12 @@ def test_judging_thousands_of_prices_takes_no_time():
             act()
             times = []
             for _ in range(15):
-                began = time.perf_counter()
+                began = time.thread_time()  # what others do on the same cores does not count
                 act()
-                times.append(time.perf_counter() - began)
+                times.append(time.thread_time() - began)
             return min(times)
 
-        # About 0.15 and 1 ms on a quiet machine; the bounds leave room for a busy one.
+        # About 0.15 and 1 ms on a quiet machine; the bounds leave room for a slow one.
         assert best(market.values) < 0.002
         assert best(lambda: market.frame("last")) < 0.02
 

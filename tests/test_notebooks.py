@@ -12,13 +12,18 @@ from serving import ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 # nbclient and the kernel client leave sockets and loops to the garbage collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_notebook_runs_from_top_to_bottom(path: Path) -> None:
     book = nbformat.read(path, as_version=4)
     NotebookClient(
-        book, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        book,
+        timeout=240,  # for each cell
+        startup_timeout=120,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)

@@ -259,11 +259,11 @@ def test_one_future_through_the_night() -> None:
 
 def test_reading_five_hundred_instruments_is_quick(crash: Market) -> None:
     read(crash, "1d", 40)
-    begun = time.process_time()
+    begun = time.thread_time()  # what other threads do does not count
     for _ in range(10):
         read(crash, "1d", 40)
     # 6 ms on a desk; the bound leaves room for a busy machine.
-    assert (time.process_time() - begun) / 10 < 0.04
+    assert (time.thread_time() - begun) / 10 < 0.04
 
 
 def test_a_session_that_ended_leaves_no_view_behind(crash: Market) -> None:
@@ -286,15 +286,17 @@ def test_a_session_that_ended_leaves_no_view_behind(crash: Market) -> None:
 
     def gone() -> bool:
         gc.collect()
-        return [view() for view in views] == [None, None]
+        return [view() for view in views if view() is not None] == []
 
     port = free_port()
-    soon = {"unused_session_lifetime_milliseconds": 100, "check_unused_sessions_milliseconds": 100}
+    # A session that is unused for so long before its visitor has even come in would be taken away from him.
+    soon = {"unused_session_lifetime_milliseconds": 1000, "check_unused_sessions_milliseconds": 100}
     server = pn.serve(page, port=port, address="127.0.0.1", show=False, threaded=True, verbose=False, **soon)
     try:
-        eventually(come_and_go, 10, "the server answers")
-        come_and_go()
-        eventually(gone, 15, "the views are forgotten")
+        eventually(come_and_go, what="the server answers")
+        assert come_and_go()
+        assert len(views) >= 2, "a view for each visit"
+        eventually(gone, what="the views are forgotten")
     finally:
         server.stop()
         server.join(10)

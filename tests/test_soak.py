@@ -56,7 +56,7 @@ def test_replays_that_come_and_go_leave_nothing_behind() -> None:
         visit()
         visits += 1
     assert visits
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert len(_global_sinks) == sinks
     growth = level() - before
     assert growth < ALLOWED_MB, f"memory grew by {growth:.0f} MB over {visits} visits"

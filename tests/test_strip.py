@@ -13,7 +13,7 @@ import pandas as pd
 import panel as pn
 import pytest
 from scenes import Scene
-from serving import eventually, free_port
+from serving import PATIENCE_S, eventually, free_port
 
 from marketdash.instruments import Instrument, Universe
 from marketdash.market import STATES, Values, open_market
@@ -154,9 +154,9 @@ def test_summing_up_2500_instruments_takes_less_than_a_millisecond() -> None:
     rest = (values, exchanges(universe), Money.of(universe))
     took = []
     for _ in range(50):
-        begin = time.perf_counter()
+        begin = time.thread_time()  # what others do on the same cores does not count
         summarize(*columns, *rest)
-        took.append(time.perf_counter() - begin)
+        took.append(time.thread_time() - begin)
     assert min(took) < 1e-3
 
 
@@ -319,6 +319,7 @@ def page_url() -> Iterator[tuple[str, dict[str, Any]]]:
 def test_numbers_paint_and_change_in_a_browser(chromium: Any, page_url: tuple[str, dict[str, Any]]) -> None:
     url, made = page_url
     page = chromium.new_page(viewport={"width": 390, "height": 600})
+    page.set_default_timeout(PATIENCE_S * 1000)
     complaints: list[str] = []
     page.on(
         "console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None
@@ -328,15 +329,13 @@ def test_numbers_paint_and_change_in_a_browser(chromium: Any, page_url: tuple[st
     page.goto(url)
     index = page.locator(".index .value")
     index.wait_for()
-    before = index.inner_text()
-    assert before.startswith("−"), "the Flash Crash"
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    eventually(lambda: index.inner_text().startswith("−"), what="the Flash Crash")
+    page.wait_for_function("() => document.documentElement.scrollWidth <= 390")
     worst = page.locator("button.worst b").inner_text()
     page.locator("button.worst").click()
-    eventually(lambda: made["view"].symbol == worst, 5, "the click arrives")
+    eventually(lambda: made["view"].symbol == worst, what="the click arrives")
     made["market"].clock.seek("2010-05-10 17:00")
-    eventually(lambda: index.inner_text() != before, 5, "the numbers change")
-    assert index.inner_text().startswith("+"), "the rebound"
+    eventually(lambda: index.inner_text().startswith("+"), what="the rebound")
     assert not complaints
     page.close()
 

@@ -17,7 +17,7 @@ from bokeh.events import Tap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import Scene
-from serving import eventually, free_port
+from serving import PATIENCE_S, eventually, free_port
 
 from marketdash.instruments import Instrument, Universe
 from marketdash.market import open_market
@@ -418,10 +418,10 @@ def test_the_day_of_the_flash_crash_is_red() -> None:
         assert change(view, "PG") == pytest.approx(market.frame("last").loc["PG", "change_pct"], abs=0.006)
         assert (view.mosaic.heads.data["change"] < 0).all()
         assert not events
-        begun = time.process_time()
+        begun = time.thread_time()  # what other threads do does not count
         for _ in range(20):
             view.update()
-        assert (time.process_time() - begun) / 20 < 0.05
+        assert (time.thread_time() - begun) / 20 < 0.05
         assert not events
 
 
@@ -450,6 +450,7 @@ def page_url() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 PAINTED = """(canvas) => {
+  if (!canvas.width || !canvas.height) return 0  // while it takes another size
   const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", {willReadFrequently: true})
   copy.drawImage(canvas, 0, 0)
   const {data} = copy.getImageData(0, 0, canvas.width, canvas.height)
@@ -462,6 +463,7 @@ PAINTED = """(canvas) => {
 def test_tiles_paint_and_select_in_a_browser(chromium: Any, page_url: tuple[str, dict[str, Any]]) -> None:
     url, made = page_url
     page = chromium.new_page(viewport={"width": 900, "height": 700})
+    page.set_default_timeout(PATIENCE_S * 1000)
     complaints: list[str] = []
     page.on(
         "console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None
@@ -472,21 +474,24 @@ def test_tiles_paint_and_select_in_a_browser(chromium: Any, page_url: tuple[str,
     canvas = page.locator("canvas.bk-layer").first
     canvas.wait_for()
     view = made["view"]
-    eventually(lambda: abs(view.mosaic.room[0] - canvas.bounding_box()["width"]) < 3, 20, "its width is told")
-    eventually(lambda: canvas.evaluate(PAINTED) > 0.6, 20, "most of it is red")
-    assert len(view.shown) > 300
-    page.wait_for_function(
-        "width => Bokeh.documents[0].get_model_by_name('mosaic').x_range.end === width",
-        arg=view.mosaic.room[0],
+    width = "() => Bokeh.documents[0].get_model_by_name('mosaic').x_range.end"
+    eventually(
+        lambda: (
+            abs(view.mosaic.room[0] - canvas.bounding_box()["width"]) < 3
+            and page.evaluate(width) == view.mosaic.room[0]
+        ),
+        what="its width is told, and the tiles are laid out for it",
     )
+    eventually(lambda: canvas.evaluate(PAINTED) > 0.6, what="most of it is red")
+    assert len(view.shown) > 300
     place = view.shown.index("C")
     tile = {name: float(view.mosaic.tiles.data[name][place]) for name in ("left", "top")}
     page.locator(".bk-events").first.click(position={"x": tile["left"] + 10, "y": tile["top"] + 10})
-    eventually(lambda: view.symbol == "C", 10, "the tap arrives")
-    eventually(lambda: len(view.mosaic.chosen.data["left"]) == 1, 10, "it is outlined")
+    eventually(lambda: view.symbol == "C", what="the tap arrives")
+    eventually(lambda: len(view.mosaic.chosen.data["left"]) == 1, what="it is outlined")
     page.set_viewport_size({"width": 390, "height": 800})
-    eventually(lambda: view.mosaic.room[0] <= 390, 10, "the tiles are laid out for a phone")
-    eventually(lambda: canvas.evaluate(PAINTED) > 0.6, 10, "and painted")
+    eventually(lambda: view.mosaic.room[0] <= 390, what="the tiles are laid out for a phone")
+    eventually(lambda: canvas.evaluate(PAINTED) > 0.6, what="and painted")
     assert made["pump"].errors == 0
     assert not complaints
     page.close()

@@ -12,7 +12,7 @@ import pandas as pd
 import panel as pn
 import pytest
 from scenes import Scene
-from serving import eventually, free_port
+from serving import PATIENCE_S, eventually, free_port
 
 from marketdash.instruments import Instrument, Universe
 from marketdash.market import STATES, Market
@@ -391,6 +391,7 @@ def test_rows_paint_select_and_change_in_a_browser(
 ) -> None:
     url, made = page_url
     page = chromium.new_page(viewport={"width": 900, "height": 600})
+    page.set_default_timeout(PATIENCE_S * 1000)
     complaints: list[str] = []
     page.on(
         "console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None
@@ -399,25 +400,25 @@ def test_rows_paint_select_and_change_in_a_browser(
     page.on("request", lambda asked: complaints.append(asked.url) if not _is_local(asked.url) else None)
     page.goto(url)
     row = page.locator("tr[data-symbol=BBB]")
+    labels = page.locator("tbody .label")
     row.wait_for()
-    assert row.locator(".last").inner_text() == "20.00"
+    eventually(lambda: row.locator(".last").inner_text() == "20.00", what="the price")
     row.click()
-    eventually(lambda: made["view"].symbol == "BBB", 5, "the click arrives")
-    assert row.get_attribute("aria-selected") == "true"
+    eventually(lambda: made["view"].symbol == "BBB", what="the click arrives")
+    eventually(lambda: row.get_attribute("aria-selected") == "true", what="the row is marked")
     made["scene"].trade({"BBB": 21.0})
-    page.locator("tr[data-symbol=BBB] .last", has_text="21.00").wait_for(timeout=5000)
+    page.locator("tr[data-symbol=BBB] .last", has_text="21.00").wait_for()
     page.locator("th.last button").click()
-    assert page.locator("tbody .label").all_inner_texts() == ["CCC", "BBB", "AAA"]
+    eventually(lambda: labels.all_inner_texts() == ["CCC", "BBB", "AAA"], what="sorted by price")
     page.get_by_role("combobox").fill("the b")
-    page.get_by_role("option", name="The BBB Company").wait_for(timeout=5000)
+    page.get_by_role("option", name="The BBB Company").wait_for()
     page.get_by_role("combobox").fill("zzz")
-    page.keyboard.press("Enter")
-    page.get_by_text("zzz is not in this market").wait_for(timeout=5000)
-    page.locator("tr[data-symbol=AAA]").focus()
-    page.keyboard.press("Delete")
-    eventually(lambda: page.locator("tbody .label").all_inner_texts() == ["CCC", "BBB"], 5, "the row leaves")
+    page.get_by_role("combobox").press("Enter")
+    page.get_by_text("zzz is not in this market").wait_for()
+    page.locator("tr[data-symbol=AAA]").press("Delete")
+    eventually(lambda: labels.all_inner_texts() == ["CCC", "BBB"], what="the row leaves")
     page.set_viewport_size({"width": 390, "height": 700})
-    assert not page.locator("td.volume").first.is_visible()
+    page.locator("td.volume").first.wait_for(state="hidden")
     assert not complaints
     page.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +14,17 @@ from marketdash.schema import WIDTHS, width_us
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-OPEN, HIGH, LOW, CLOSE, VOLUME, TURNOVER = range(6)
-TIME, END, KNOWN, COUNT, REVISION, SESSION, DAY, GIVEN, OPENED, CLOSED = range(10)
+OPEN, HIGH, LOW, CLOSE, VOLUME, TURNOVER, VOLUME_REST, TURNOVER_REST = range(8)
+TIME, END, KNOWN, COUNT, REVISION, SESSION, DAY, GIVEN, OPENED, CLOSED, OPENED_SEQ, CLOSED_SEQ = range(8, 20)
+RECORD, N_FLOATS = 20, 8
+"""A bar is a record of 20 numbers of 8 bytes each, of which the first 8 are floats."""
+
+FRESH_HIGH, FRESH_LOW, FRESH_CLOSE, FRESH_VOLUME, FRESH_TURNOVER, FRESH_VOLUME_REST, FRESH_TURNOVER_REST = (
+    range(7)
+)
+FRESH_UNTIL, FRESH_CLOSED, FRESH_SEQ, FRESH_KNOWN, FRESH_COUNT, FRESH_CLOSE_KNOWN, FRESH_LISTED = range(7, 14)
+FRESH = 16
+"""The record of an instrument's fresh ticks; sixteen numbers fill two lines of the processor's cache."""
 
 BUILT, READY_MADE, FOLDED = range(3)
 """Values of GIVEN: built from ticks alone, told by the source, or FOLDED + i: folded from bars that the
@@ -23,6 +32,8 @@ source told, the widest of which have the i-th width."""
 
 FIRST_CAPACITY = 64
 _PAST = 4096
+TOLD_AGAIN = 2
+"""Of a note of the past: a source has told a bar again as it was, which changes no more than when it was known."""
 PLACES = {width: place for place, width in enumerate(WIDTHS)}
 """Width → its place in WIDTHS, which is its number in kernels."""
 
@@ -66,8 +77,12 @@ class Bars(NamedTuple):
 class Ring:
     """The bars of one width: `floats[instrument, slot, field]` and `ints[instrument, slot, field]`.
 
-    OPENED and CLOSED are the event times to which OPEN and CLOSE belong, so that a print that comes late
-    finds its place in the bar.
+    Both are views of the same records: read fields up to TURNOVER_REST from `floats`, the others from `ints`.
+
+    OPENED and CLOSED are the event times to which OPEN and CLOSE belong, OPENED_SEQ and CLOSED_SEQ the
+    numbers of their events, so that a print that comes late finds its place in the bar. VOLUME_REST and
+    TURNOVER_REST are what rounding has taken from VOLUME and TURNOVER: with them a sum does not depend on the
+    order in which it was formed.
 
     `total[instrument]` counts the bars ever begun; bar b lies in the slot b % capacity. The capacity
     starts small and doubles up to `limit`; from then on the oldest bar makes room for the newest.
@@ -75,11 +90,11 @@ class Ring:
 
     def __init__(self, total: Ints, limit: int, settle: Callable[[], None]) -> None:
         self.total, self.limit, self._settle = total, limit, settle
-        self._allocate(min(FIRST_CAPACITY, limit))
+        self.lie_in(np.empty((len(total), 0, RECORD), np.int64))
 
-    def _allocate(self, capacity: int) -> None:
-        self.raw_floats = np.zeros((len(self.total), capacity, 6))
-        self.raw_ints = np.zeros((len(self.total), capacity, 10), np.int64)
+    def lie_in(self, records: Ints) -> None:
+        """Use this memory from now on."""
+        self.raw_ints, self.raw_floats = records, records.view(np.float64)
 
     @property
     def floats(self) -> Floats:
@@ -93,17 +108,12 @@ class Ring:
 
     @property
     def capacity(self) -> int:
-        return self.raw_floats.shape[1]
+        return int(self.raw_ints.shape[1])
 
     @property
-    def may_grow(self) -> bool:
-        return self.capacity < self.limit
-
-    def grow(self) -> None:
-        """Double the capacity; only called before the first slot is used again."""
-        floats, ints, used = self.raw_floats, self.raw_ints, self.capacity
-        self._allocate(min(used * 2, self.limit))
-        self.raw_floats[:, :used], self.raw_ints[:, :used] = floats, ints
+    def is_full(self) -> bool:
+        """Whether it must grow before it can take another bar of each instrument."""
+        return self.capacity < self.limit and bool(self.total.max(initial=0) >= self.capacity)
 
     def slots(self, instrument: int, last: int | None = None) -> Ints:
         """Slots of the kept bars of an instrument, oldest first."""
@@ -113,7 +123,30 @@ class Ring:
 
     @property
     def nbytes(self) -> int:
-        return self.raw_floats.nbytes + self.raw_ints.nbytes
+        return self.raw_ints.nbytes
+
+
+class Memory(NamedTuple):
+    """All arrays of a store, as kernels take them: flat ones are looked into both as floats and as integers."""
+
+    active: Ints
+    widths: Ints
+    totals: Ints
+    limits: Ints
+    touched: Ints
+    past: Ints
+    past_used: Ints
+    head_floats: Floats
+    head_ints: Ints
+    waiting_floats: Floats
+    waiting_ints: Ints
+    fresh_floats: Floats
+    fresh_ints: Ints
+    fresh_ids: Ints
+    floats: Floats
+    ints: Ints
+    offsets: Ints
+    capacities: Ints
 
 
 class BarStore:
@@ -124,9 +157,11 @@ class BarStore:
     the instrument changes. Changes of bars that are not the newest are noted for `take_past`, if
     `notes_past` is set.
 
-    The newest bars of an instrument lie together in `head_floats` and `head_ints`, apart from the rings: a
-    tick then touches one page of memory instead of one per width, which takes a third of the time.
-    Whoever reads a ring finds the newest bars in it.
+    The newest bars of an instrument lie together in `heads`, apart from the rings: a tick then touches one
+    page of memory instead of one per width, which takes a third of the time. Whoever reads a ring finds the
+    newest bars in it. `fresh` sums up the ticks of a batch that belong to all of an instrument's newest bars,
+    and is empty between batches. `waiting` has the trades that make no price, where there is no bar for them
+    yet. Kernels write into `memory`.
     """
 
     def __init__(self, instruments: int, widths: Sequence[str], rows: int = 1_000_000) -> None:
@@ -136,28 +171,59 @@ class BarStore:
         self.active = np.array([i for i, width in enumerate(WIDTHS) if width in self.widths], np.int64)
         self.limits = np.array([limit if width in self.widths else 0 for width in WIDTHS], np.int64)
         self.totals = np.zeros((instruments, len(WIDTHS)), np.int64)
-        self.head_floats = np.zeros((instruments, len(WIDTHS), 6))
-        self.head_ints = np.zeros((instruments, len(WIDTHS), 10), np.int64)
+        self.heads = np.zeros((instruments, len(WIDTHS), RECORD), np.int64)
+        self.waiting = np.zeros_like(self.heads)
+        self.fresh = np.zeros((instruments, FRESH), np.int64)
+        self.fresh_ids = np.zeros(instruments, np.int64)
         self.touched = np.zeros(instruments, np.int64)
         self.changes = 0
         self._settled = {place: (0, self.touched.copy()) for place in self.active.tolist()}
         self.rings = {width: self._ring(width) for width in self.widths}
         self.notes_past = False
+        self.tell_past: Callable[[Ints], None] | None = None
+        """Hears of each of these changes whether they are noted or not, and of those that are TOLD_AGAIN as well."""
         self.past, self.past_used = np.zeros((_PAST, 4), np.int64), np.zeros(1, np.int64)
         self._past: list[Ints] = []
-        self._idle = Ring(np.zeros(1, np.int64), 1, lambda: None)
-        self._share()
+        self._lay_out({width: min(FIRST_CAPACITY, self.limits[PLACES[width]]) for width in self.widths})
 
     def _ring(self, width: str) -> Ring:
         place = PLACES[width]
         return Ring(self.totals[:, place], int(self.limits[place]), lambda: self._settle(width))
 
-    def _share(self) -> None:
-        # Kernels take one tuple entry per known width, built or not, so that one compiled version serves all.
-        rings = [self.rings.get(width, self._idle) for width in WIDTHS]
-        self.floats = tuple(ring.raw_floats for ring in rings)
-        self.ints = tuple(ring.raw_ints for ring in rings)
-        self.capacities = np.array([ring.capacity for ring in rings], np.int64)
+    def _lay_out(self, capacities: Mapping[str, int]) -> None:
+        """Put all rings into one memory, in which kernels find them by their offsets, and keep what they hold.
+
+        Only to be called before the first slot of a ring that grows is used again.
+        """
+        sizes = [self.instruments * int(capacities.get(width, 0)) * RECORD for width in WIDTHS]
+        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+        all_rings = np.zeros(sum(sizes), np.int64)
+        for width, ring in self.rings.items():
+            begin, size = offsets[PLACES[width]], sizes[PLACES[width]]
+            records = all_rings[begin : begin + size].reshape(self.instruments, -1 if size else 0, RECORD)
+            records[:, : ring.capacity] = ring.raw_ints
+            ring.lie_in(records)
+        heads, waiting, fresh = (part.reshape(-1) for part in (self.heads, self.waiting, self.fresh))
+        self.memory = Memory(
+            active=self.active,
+            widths=np.array(list(WIDTHS.values()), np.int64),
+            totals=self.totals,
+            limits=self.limits,
+            touched=self.touched,
+            past=self.past,
+            past_used=self.past_used,
+            head_floats=heads.view(np.float64),
+            head_ints=heads,
+            waiting_floats=waiting.view(np.float64),
+            waiting_ints=waiting,
+            fresh_floats=fresh.view(np.float64),
+            fresh_ints=fresh,
+            fresh_ids=self.fresh_ids,
+            floats=all_rings.view(np.float64),
+            ints=all_rings,
+            offsets=offsets,
+            capacities=np.array([capacities.get(width, 0) for width in WIDTHS], np.int64),
+        )
 
     def _settle(self, width: str) -> None:
         """Bring the newest bars into the ring."""
@@ -168,19 +234,19 @@ class BarStore:
         ring = self.rings[width]
         ids = np.flatnonzero((self.touched != touched) & (ring.total > 0))
         slots = (ring.total[ids] - 1) % ring.capacity
-        ring.raw_floats[ids, slots], ring.raw_ints[ids, slots] = (
-            self.head_floats[ids, place],
-            self.head_ints[ids, place],
-        )
+        ring.raw_ints[ids, slots] = self.heads[ids, place]
         self._settled[place] = (self.changes, self.touched.copy())
 
     def make_room(self) -> None:
         """After a kernel has stopped: double the rings that are full, empty the notes of the past."""
-        full = [r for r in self.rings.values() if r.may_grow and r.total.max(initial=0) >= r.capacity]
-        for ring in full:
-            ring.grow()
+        full = {width for width, ring in self.rings.items() if ring.is_full}
         if full:
-            self._share()
+            self._lay_out(
+                {
+                    width: min(ring.capacity * 2, ring.limit) if width in full else ring.capacity
+                    for width, ring in self.rings.items()
+                }
+            )
         self._empty_past()
 
     def changed(self) -> None:
@@ -190,8 +256,11 @@ class BarStore:
 
     def _empty_past(self) -> None:
         if used := int(self.past_used[0]):
+            past = self.past[:used]
             if self.notes_past:
-                self._past.append(self.past[:used].copy())
+                self._past.append(past[past[:, 3] != TOLD_AGAIN])
+            if self.tell_past is not None:
+                self.tell_past(past)
             self.past_used[0] = 0
 
     def take_past(self) -> Ints:
@@ -208,11 +277,36 @@ class BarStore:
 
     def reset(self) -> None:
         self.totals[:] = 0
-        self.head_ints[:] = 0
+        self.heads[:] = 0
+        self.waiting[:] = 0
+        self.fresh[:] = 0
         self.past_used[0] = 0
         self._past = []
         self.touched += 1
         self.changes += 1
+
+    def snapshot(self) -> tuple[Ints, ...]:
+        """A copy of all that is not in the rings: the newest bars, and how many there were."""
+        return tuple(part.copy() for part in self._outside)
+
+    def restore(self, kept: Sequence[Ints]) -> None:
+        """Go back to a snapshot; the bars behind the newest are to be put into the rings besides."""
+        for part, values in zip(self._outside, kept, strict=True):
+            part[:] = values
+        self.past_used[0] = 0
+        self._past = []
+        self.touched += 1
+        self.changes += 1
+
+    @property
+    def _outside(self) -> tuple[Ints, ...]:
+        return self.totals, self.heads, self.waiting, self.fresh
+
+    def grow(self, capacities: Ints) -> None:
+        """Make the rings at least as long as these (by place in WIDTHS); they keep what they hold."""
+        if (capacities > self.memory.capacities).any():
+            longer = np.maximum(capacities, self.memory.capacities)
+            self._lay_out({width: int(longer[PLACES[width]]) for width in self.widths})
 
     def ring(self, width: str) -> Ring:
         """The ring of a width; an unknown one, or one that this market does not build, is an error."""
@@ -331,5 +425,4 @@ class BarStore:
 
     @property
     def nbytes(self) -> int:
-        heads = self.head_floats.nbytes + self.head_ints.nbytes
-        return heads + sum(ring.nbytes for ring in self.rings.values())
+        return self.heads.nbytes + self.waiting.nbytes + self.fresh.nbytes + self.memory.ints.nbytes

@@ -63,6 +63,16 @@ class RollingFrame:
         self._count = 0
         self.version += 1
 
+    def kept(self) -> tuple[pa.RecordBatch, ...]:
+        """The rows as the batches in which they lie, oldest first: references, no copies."""
+        return (*self._joined, *self._loose)
+
+    def restore(self, kept: Iterable[pa.RecordBatch]) -> None:
+        """Go back to the rows that were kept."""
+        self.reset()
+        self._joined.extend(kept)
+        self._count = sum(batch.num_rows for batch in self._joined)
+
     def table(self) -> pa.Table:
         """The rows as Arrow, oldest first, exactly as they came."""
         return self._as_table([*self._joined, *self._loose])

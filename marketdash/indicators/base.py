@@ -17,6 +17,7 @@ from marketdash.errors import IndicatorError, MarketdashError, UnknownNameError
 from marketdash.indicators.history import BarHistory, Floats
 from marketdash.indicators.params import Limits, convert, expectation, is_within
 from marketdash.indicators.tables import from_table, to_table
+from marketdash.indicators.windows import Windows
 from marketdash.registry import Registry
 
 INDICATORS: Registry[Indicator] = Registry("indicator", home="marketdash.indicators")
@@ -101,12 +102,22 @@ class Indicator(ABC):
             raise IndicatorError(f"Indicator {self.name}", "parameters that go together", f"{bound}")
         return bound
 
-    def compute(self, bars: BarHistory, params: Params | None = None) -> dict[str, Floats]:
+    def series(self, params: Params | None = None) -> tuple[str, ...]:
+        """Fields that alone, bar by bar of an instrument, make its values: such an indicator takes `Windows` too.
+
+        None of them: the indicator needs a history, since it looks at times or at other instruments, or may.
+        """
+        return ()
+
+    def compute(self, bars: BarHistory | Windows, params: Params | None = None) -> dict[str, Floats]:
         """Compute each output: a new float64 array of shape (T, N), NaN where there is no value.
 
-        Raises `IndicatorError` if a parameter does not fit or the computation fails.
+        Of `Windows`, which only those with `series` take, it has the last row alone. Raises `IndicatorError` if
+        a parameter does not fit or the computation fails.
         """
         bound = self.bind(params)
+        if isinstance(bars, Windows):
+            return self._newest(bars, bound)
         if not len(bars) or not bars.symbols:
             return {output.name: np.full(bars.shape, np.nan, order="F") for output in self.outputs}
         return self._values(bars, bound)
@@ -137,6 +148,10 @@ class Indicator(ABC):
     @abstractmethod
     def _values(self, bars: BarHistory, params: Params) -> dict[str, Floats]:
         """Compute with complete parameters, on a history that is not empty."""
+
+    def _newest(self, windows: Windows, params: Params) -> dict[str, Floats]:
+        """Compute the last values with complete parameters; those with `series` can."""
+        raise IndicatorError(f"Indicator {self.name}", "a bar history", "windows")
 
 
 def indicator(

@@ -14,6 +14,7 @@ from marketdash.errors import IndicatorError
 from marketdash.indicators.base import INDICATORS, Indicator, Output, Params
 from marketdash.indicators.history import BarHistory, Floats
 from marketdash.indicators.tables import to_table
+from marketdash.indicators.windows import Windows
 
 MAX_LENGTH = 200
 HINT = "Write it like SMA(20), MACD(12, 26, 9) or SMA(20, price=high)."
@@ -58,8 +59,13 @@ class Spec:
         """Number of an instrument's last bars that determine its last value; None if all of them do."""
         return self.indicator.reach(self.params)
 
-    def compute(self, bars: BarHistory) -> dict[str, Floats]:
-        """Compute each output as an array of shape (T, N)."""
+    @property
+    def series(self) -> tuple[str, ...]:
+        """Fields that alone make an instrument's values; none if the indicator needs a history."""
+        return self.indicator.series(self.params)
+
+    def compute(self, bars: BarHistory | Windows) -> dict[str, Floats]:
+        """Compute each output as an array of shape (T, N); of `Windows` the last row alone."""
         return self.indicator.compute(bars, self.params)
 
 
@@ -86,7 +92,7 @@ def parse(text: str | Spec) -> Spec:
     return Spec(found, MappingProxyType(found.bind(given | named)))
 
 
-def compute(spec: str | Spec, bars: BarHistory) -> dict[str, Floats]:
+def compute(spec: str | Spec, bars: BarHistory | Windows) -> dict[str, Floats]:
     """Compute each output of an indicator as a new float64 array of shape (T, N); NaN is no value."""
     return parse(spec).compute(bars)
 

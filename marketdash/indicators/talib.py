@@ -22,6 +22,8 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import repeat
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +35,7 @@ from marketdash.indicators import talib_hints as hints
 from marketdash.indicators.base import INDICATORS, Indicator, Params
 from marketdash.indicators.history import FIELDS, BarHistory, Floats
 from marketdash.indicators.params import Limits
+from marketdash.indicators.windows import Windows
 
 _talib: Any = talib  # the library's type stubs leave out half of what is used here
 
@@ -44,6 +47,8 @@ AVERAGES: dict[str, int] = {
 """Name of a type of moving average → TA-Lib's code of it."""
 
 Numbers = tuple[int | float, ...]
+
+_last = itemgetter(-1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -59,6 +64,10 @@ class TalibIndicator(Indicator):
         if not isinstance(self.params[param], str):
             return ()
         return FIELDS if param in self.inputs else _averages(self.name, param)
+
+    def series(self, params: Params | None = None) -> tuple[str, ...]:
+        given = self.params if params is None else params
+        return tuple(given.get(name, name) for name in self.inputs)
 
     def _converted(self, param: str, value: Any) -> Any:
         if param not in self.inputs and isinstance(self.params[param], str) and type(value) is int:
@@ -83,7 +92,7 @@ class TalibIndicator(Indicator):
 
     def _values(self, bars: BarHistory, params: Params) -> dict[str, Floats]:
         function, options, warmup = _function(self.name), self._options(params), self._warmup(params)
-        fields = [bars.array(params.get(name, name)) for name in self.inputs]
+        fields = [bars.array(name) for name in self.series(params)]
         there = np.logical_and.reduce([np.isfinite(field) for field in fields])
         counts = there.sum(axis=0)
         values = {output.name: np.full(bars.shape, np.nan, order="F") for output in self.outputs}
@@ -109,6 +118,39 @@ class TalibIndicator(Indicator):
                 else:
                     array[rows[warmup:], j] = result[warmup:]
         return values
+
+    def _newest(self, windows: Windows, params: Params) -> dict[str, Floats]:
+        fields, warmup = self.series(params), self._warmup(params)
+        columns, places = [windows.rows(field) for field in fields], np.flatnonzero(windows.counts > warmup)
+        good = windows.are_finite(fields)[places]
+        broken, places = places[~good].tolist(), places[good].tolist()
+        if len(places) < len(windows.symbols):
+            columns = [[column[j] for j in places] for column in columns]
+        rows = {}
+        for j in broken:
+            series = [windows.rows(field)[j] for field in fields]
+            there = np.logical_and.reduce([np.isfinite(values) for values in series])
+            if there[-1] and there.sum() > warmup:
+                rows[len(places)] = np.flatnonzero(there)
+                places.append(j)
+                for column, values in zip(columns, series, strict=True):
+                    column.append(values[there])
+        newest = np.full((len(windows.symbols), len(self.outputs)), np.nan)
+        found: list[Any] = []
+        try:
+            # 1.5 µs for each instrument and function if few bars are needed, nearly all of it in TA-Lib.
+            results = map(_function(self.name), *columns, *map(repeat, self._options(params)))
+            single = len(self.outputs) == 1
+            found.extend(map(_last, results) if single else (tuple(map(_last, each)) for each in results))
+        except Exception as error:  # TA-Lib raises nothing more precise
+            where = f"Indicator {self.name} of {windows.symbols[places[len(found)]]}"
+            raise IndicatorError(where, "a result", str(error)) from error
+        if found:
+            newest[places] = np.array(found).reshape(len(found), -1)
+        if self.name in hints.ROWS:
+            for i, own in rows.items():
+                newest[places[i]] = own[newest[places[i]].astype(int)]
+        return {output.name: newest[np.newaxis, :, i] for i, output in enumerate(self.outputs)}
 
 
 def _register(name: str) -> None:

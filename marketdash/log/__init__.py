@@ -2,7 +2,8 @@
 
 from marketdash.log.library import SessionLibrary
 from marketdash.log.manifest import Manifest
+from marketdash.log.recorder import Recorder
 from marketdash.log.session import SessionLog, open_session
 from marketdash.log.writer import write_session
 
-__all__ = ["Manifest", "SessionLibrary", "SessionLog", "open_session", "write_session"]
+__all__ = ["Manifest", "Recorder", "SessionLibrary", "SessionLog", "open_session", "write_session"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
 from marketdash.errors import MarketdashError, UnknownNameError
 from marketdash.log.manifest import MANIFEST, Manifest
+from marketdash.log.sealing import LeftBehind, Sealed, left_behind, live_segments, seal_left_behind
+from marketdash.log.segment import LIVE, SEGMENT
 from marketdash.log.session import SessionLog, open_session
 from marketdash.settings import load_settings, user_data_dir
 
@@ -19,13 +21,24 @@ class SessionLibrary:
         self.folders = list(folders) if folders is not None else default_folders()
 
     def paths(self) -> dict[str, Path]:
-        """Name → folder of every log, shipped ones first, whether it can be opened or not."""
+        """Name → folder of every log, shipped ones first, whether it can be opened or not.
+
+        Segments (see `segments`) are among them, since they can be replayed as far as they go.
+        """
         found: dict[str, Path] = {}
         for folder in self.folders:
-            for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
-                if not manifest.parent.name.startswith("."):  # a log that is being written
-                    found.setdefault(manifest.parent.name, manifest.parent)
+            for file in sorted([*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*{LIVE}/{SEGMENT}")]):
+                if not file.parent.name.startswith("."):  # a log that is being written
+                    found.setdefault(file.parent.name, file.parent)
         return found
+
+    def segments(self) -> list[LeftBehind]:
+        """What is being recorded, and what a recording that did not end has left."""
+        return left_behind(self.folders)
+
+    def seal(self) -> Iterator[Sealed]:
+        """Make logs of the segments that nobody is recording."""
+        return seal_left_behind(self.folders)
 
     def manifests(self) -> list[Manifest]:
         """The manifests that can be read; `check` tells about the others."""
@@ -47,9 +60,12 @@ class SessionLibrary:
         raise UnknownNameError("session", name, paths)
 
     def check(self) -> dict[str, MarketdashError | None]:
-        """Open every log: name → what is wrong with it, or None."""
+        """Open every sealed log: name → what is wrong with it, or None; `segments` tells about the others."""
         result: dict[str, MarketdashError | None] = {}
+        live = set(live_segments(self.folders))
         for name, path in self.paths().items():
+            if path in live:
+                continue
             try:
                 open_session(path)
                 result[name] = None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from marketdash.clock import to_us
@@ -17,6 +20,7 @@ from marketdash.schema import SCHEMA_VERSION, topic
 
 MANIFEST = "manifest.json"
 FORMAT = "marketdash session log"
+_AT_ONCE = 1 << 18
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -61,6 +65,7 @@ class Manifest(_Model):
     start: str = Field("", description="where a replay starts when nobody says otherwise")
     pace: float = Field(60.0, gt=0, description="active seconds per second when nobody says otherwise")
     cadence: float = Field(60.0, gt=0, description="seconds of trading between two events of an instrument")
+    lateness: float = Field(0.0, ge=0, description="seconds after a bar's end within which its trades may come")
     redistributable: bool = False
     licence: str = ""
     provenance: dict[str, Any] = {}
@@ -131,22 +136,59 @@ def content_hash(table: pa.Table) -> str:
     """SHA-256 of the rows of a table: column names, types, validity and values, whatever file held them."""
     digest = hashlib.sha256()
     for name, column in zip(table.column_names, table.columns, strict=True):
-        kind = column.type
-        array = column.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):
-            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], kind)
-        if pa.types.is_dictionary(kind):
-            kind, array = kind.value_type, array.cast(kind.value_type)
-        digest.update(f"\0{name}:{kind}:{len(array)}:".encode())
-        digest.update(_bytes(array.is_valid()) if array.null_count else b"full")
-        digest.update(_values(array))
+        _update(digest, name, column.type, column.iterchunks, len(column), column.null_count)
     return digest.hexdigest()
 
 
+def file_hash(path: Path) -> tuple[int, str]:
+    """Rows and `content_hash` of a Parquet file, which may be larger than the memory."""
+    digest = hashlib.sha256()
+    with pq.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        for i, field in enumerate(file.schema_arrow):
+            nulls = sum(group.column(i).statistics.null_count for group in groups if group.num_rows)
+            chunks = partial(_column_of, file, field.name)
+            _update(digest, field.name, field.type, chunks, file.metadata.num_rows, nulls)
+        return file.metadata.num_rows, digest.hexdigest()
+
+
+def _column_of(file: pq.ParquetFile, name: str) -> Iterator[pa.Array]:
+    for batch in file.iter_batches(batch_size=_AT_ONCE, columns=[name], use_threads=False):
+        yield batch.column(0)
+
+
+def _update(
+    digest: Any, name: str, kind: pa.DataType, chunks: Callable[[], Iterable[pa.Array]], rows: int, nulls: int
+) -> None:
+    encoded = pa.types.is_dictionary(kind)
+    kind = kind.value_type if encoded else kind
+    digest.update(f"\0{name}:{kind}:{rows}:".encode())
+    if nulls:
+        for chunk in chunks():
+            digest.update(_bytes(chunk.is_valid()))
+    else:
+        digest.update(b"full")
+    values = (chunk.cast(kind) if encoded else chunk for chunk in chunks())
+    if pa.types.is_string(kind):
+        # Numbered in order of first appearance, hence canonical; the names come before the numbers.
+        numbers: dict[str, int] = {}
+        indices = [_numbered(array, numbers) for array in values]
+        digest.update(json.dumps(list(numbers)).encode())
+        for part in indices:
+            digest.update(part)
+        return
+    for array in values:
+        digest.update(_values(array))
+
+
+def _numbered(array: pa.Array, numbers: dict[str, int]) -> bytes:
+    encoded = array.fill_null("").dictionary_encode()
+    places = [numbers.setdefault(value, len(numbers)) for value in encoded.dictionary.to_pylist()]
+    numbered: bytes = np.array(places, np.int32)[encoded.indices.to_numpy()].tobytes()
+    return numbered
+
+
 def _values(array: pa.Array) -> bytes:
-    if pa.types.is_string(array.type):
-        encoded = array.fill_null("").dictionary_encode()  # in order of first appearance, hence canonical
-        return json.dumps(encoded.dictionary.to_pylist()).encode() + _bytes(encoded.indices)
     if pa.types.is_boolean(array.type):
         return _bytes(array.fill_null(False))
     width = {32: pa.int32(), 64: pa.int64()}

@@ -16,6 +16,7 @@ from marketdash.clock import Timeline, to_timestamp, to_us
 from marketdash.errors import LogError, SchemaError
 from marketdash.instruments import Universe
 from marketdash.log.manifest import MANIFEST, Manifest, Part, content_hash
+from marketdash.log.segment import SEGMENT
 from marketdash.schema import conform
 
 LEAD_US = 15 * 60_000_000
@@ -61,23 +62,27 @@ class SessionLog:
     def timeline(self) -> Timeline:
         """What a replay plays: the regular sessions, and what leads up to each event outside of them.
 
-        It begins at the first open, or at the first event time of that day, and ends with the last row.
+        It begins at the first open, or at the first event time of that day, and ends with the last row. Actions
+        are not played for: they are announced at any hour, some years before the first price.
         """
+        topics = [name for name in self.topics if name != "actions" and self.topics[name].num_rows]
+        topics = topics or list(self.topics)
+        known = np.unique(np.concatenate([self._known[name] for name in topics]))
+        first, last = (int(known[0]), int(known[-1])) if len(known) else (self.first, self.last)
         # A daily bar is known at the close: asked from just before it, the calendar gives that day as well.
-        regular = calendar(self.manifest.calendar).regular(self.first - 1, self.last)
+        regular = calendar(self.manifest.calendar).regular(first - 1, last)
         opens, closes = np.array(regular, np.int64).reshape(-1, 2).T
-        known = np.unique(np.concatenate(list(self._known.values())))
         session = np.searchsorted(opens, known, side="right") - 1
         outside = known[(session < 0) | (known > closes[session])] if len(opens) else known
-        begin = self.first
+        begin = first
         if len(opens):
-            begin = min(begin, max(int(opens[0]), self._first_event_time()))
-        starts = np.concatenate([opens, outside - LEAD_US]).clip(begin, self.last)
-        ends = np.concatenate([closes, outside]).clip(begin, self.last)
+            event_times = [_times(self.topics[name], "time") for name in topics]
+            begin = min(
+                begin, max(int(opens[0]), min(int(times.min()) for times in event_times if len(times)))
+            )
+        starts = np.concatenate([opens, outside - LEAD_US]).clip(begin, last)
+        ends = np.concatenate([closes, outside]).clip(begin, last)
         return Timeline(_joined(starts, ends))
-
-    def _first_event_time(self) -> int:
-        return min(int(_times(batch, "time").min()) for batch in self.topics.values() if batch.num_rows)
 
     def next_event(self, us: int) -> int | None:
         """Known-at of the first row after the moment `us`, or None at the end."""
@@ -111,9 +116,12 @@ class SessionLog:
 def open_session(folder: Path) -> SessionLog:
     """Open the log in `folder` after checking it whole: version, columns, order, number and hash of rows.
 
-    A log that was checked before and has not been touched since is not read again.
+    A log that was checked before and has not been touched since is not read again. A segment that is still
+    being recorded, or was left by a crash, is opened as far as it is whole; nothing in it is changed.
     """
     folder = Path(folder).absolute()
+    if (folder / SEGMENT).exists():
+        return _open_segment(folder)
     manifest = Manifest.read(folder)
     files = [folder / MANIFEST, folder / manifest.instruments.file]
     files += [folder / part.file for part in manifest.topics.values()]
@@ -126,6 +134,18 @@ def open_session(folder: Path) -> SessionLog:
             raise LogError(f"{file}", "the file that the manifest names", reason) from error
         stamps.append((status.st_mtime_ns, status.st_size))
     return _opened(folder, tuple(stamps))
+
+
+def _open_segment(folder: Path) -> SessionLog:
+    from marketdash.log.sealing import read_segment  # which writes, and nothing that only reads needs it
+
+    manifest, universe, batches = read_segment(folder)
+    topics = {}
+    for name, rows in batches.items():
+        path = folder / manifest.topics[name].file
+        topics[name] = conform(name, rows, f"{path}")
+        check_rows(path, topics[name], len(universe))
+    return SessionLog(folder, manifest, universe, topics)
 
 
 def check_rows(path: Path, batch: pa.RecordBatch, instruments: int) -> None:

@@ -52,8 +52,8 @@ def write_session(
             "version": SCHEMA_VERSION,
             "calendar": calendar,
             "tz": tz,
-            "first": _iso(min(bounds), tz),
-            "last": _iso(max(bounds), tz),
+            "first": iso(min(bounds), tz),
+            "last": iso(max(bounds), tz),
             "instruments": _write(work, "instruments.parquet", universe.to_arrow()),
             "topics": {
                 name: _write(work, f"{name}.parquet", pa.Table.from_batches([batch]))
@@ -63,7 +63,7 @@ def write_session(
         manifest = Manifest.checked(fields, folder / MANIFEST)
         manifest.write(work)
         os.chmod(work, 0o755)  # a temporary folder is private; a log is as readable as its neighbours
-        _put(work, folder)
+        put_in_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return manifest
@@ -97,20 +97,24 @@ def _known_at(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
 
 
 def _write(folder: Path, file: str, table: pa.Table) -> Part:
-    pq.write_table(
-        table,
-        folder / file,
-        compression="zstd",
-        compression_level=15,
-        use_dictionary=[name for name in table.column_names if name not in _COUNTING],
-        column_encoding={name: "DELTA_BINARY_PACKED" for name in table.column_names if name in _COUNTING},
-    )
+    pq.write_table(table, folder / file, **parquet_options(table.schema, 15))
     # Rows are hashed as a reader gets them back, since Parquet keeps no 16-bit dictionary indices.
     written = pq.read_table(folder / file)
     return Part(file=file, rows=written.num_rows, sha256=content_hash(written))
 
 
-def _put(work: Path, folder: Path) -> None:
+def parquet_options(schema: pa.Schema, level: int) -> dict[str, Any]:
+    """How the rows of a log are packed; `level` is Zstandard's."""
+    return {
+        "compression": "zstd",
+        "compression_level": level,
+        "use_dictionary": [name for name in schema.names if name not in _COUNTING],
+        "column_encoding": {name: "DELTA_BINARY_PACKED" for name in schema.names if name in _COUNTING},
+    }
+
+
+def put_in_place(work: Path, folder: Path) -> None:
+    """Give a finished log its name; one that was there before goes, or stays when that fails."""
     if not folder.exists():
         work.rename(folder)
         return
@@ -124,7 +128,8 @@ def _put(work: Path, folder: Path) -> None:
     shutil.rmtree(old)
 
 
-def _iso(us: int, tz: str) -> str:
+def iso(us: int, tz: str) -> str:
+    """A moment as a manifest tells it."""
     try:
         return to_timestamp(us, tz).isoformat()
     except (LookupError, ValueError, OSError):

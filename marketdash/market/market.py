@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,10 +21,12 @@ from marketdash.bus import ALL, Handler, LocalBus
 from marketdash.calendars import calendar
 from marketdash.clock import ReplayClock, to_timestamp
 from marketdash.errors import ClockError, MarketdashError, SchemaError, SourceError, UnknownNameError
-from marketdash.frames import Bars
+from marketdash.frames import Bars, adjust
 from marketdash.indicators.history import BarHistory
 from marketdash.indicators.spec import Spec, parse
 from marketdash.market import memory, tables
+from marketdash.market.adjusted import Adjuster, View, as_of_day
+from marketdash.market.recording import Recording
 from marketdash.market.runner import Runner
 from marketdash.market.state import Judge, Status, Values
 from marketdash.pipeline import Graph, Health, columns
@@ -33,8 +37,8 @@ from marketdash.sources.replay import ReplaySource
 T = TypeVar("T")
 
 _BEFORE_ALL = -(2**62)
-FRAMES = ("bars", "last", "ticks", "quotes", "readings", "rejected")
-STREAMS = ("bars", "ticks", "quotes", "readings")
+FRAMES = ("bars", "last", "ticks", "quotes", "actions", "readings", "rejected")
+STREAMS = ("bars", "ticks", "quotes", "actions", "readings")
 PATIENCE_S = 30.0
 BEAT_S = 0.1
 """How often bars that end without an event are looked for."""
@@ -71,20 +75,32 @@ class Market:
         self.bus = LocalBus(self._handler_failed)
         self._judge = Judge(self.universe)
         self._sleep, self._lock = sleep, threading.RLock()
-        self._pending: list[asyncio.Task[Any]] = []
+        self._pending: set[asyncio.Task[Any]] = set()
         self._numbers: Counter[str] = Counter()
         self._reached, self._busy = _BEFORE_ALL, False
+        self._inbox, self._lost = getattr(source, "inbox", None), 0
+        if self._inbox is not None:
+            self.health.stage(f"inbox of {source.name}").reads(self._inbox)
         self._closed = False
+        self.recordings: list[Recording] = []
         self._runner = Runner()
         self._ready = threading.Event()
         self._jumps: Callable[[], None] = lambda: None
         try:
             self.graph = self._runner.call(
-                lambda: Graph(self.universe, finest=source.finest, rows=rows, health=self.health, tz=self.tz)
+                lambda: Graph(
+                    self.universe,
+                    finest=source.finest,
+                    rows=rows,
+                    health=self.health,
+                    tz=self.tz,
+                    lateness_us=round(source.lateness * 1e6),
+                )
             )
         except BaseException:
             self._runner.stop()
             raise
+        self._adjuster = Adjuster(self.universe, self.graph.store, self.graph.frames["actions"])
         self.bus.subscribe(ALL, self._handle)
 
     def __repr__(self) -> str:
@@ -124,6 +140,8 @@ class Market:
         self._closed = self.graph.ending = True
         self._jumps()
         self._runner.stop(self.graph.close)
+        for recording in list(self.recordings):
+            recording.stop(wait=not _on_a_loop())
         memory.release()
         self.status = Status("closed", "This market was closed.")
 
@@ -160,24 +178,40 @@ class Market:
         width: str | None = None,
         symbols: Iterable[str] | None = None,
         last: int | None = None,
+        adjustment: str = "raw",
+        as_of: object = None,
     ) -> pd.DataFrame:
         """The recent past of a topic as a DataFrame, now.
 
         `bars` are indexed by their start and have `symbol open high low close volume vwap count revision
         session trading_day closed`; without a width, the narrowest from one minute on. `last` is what each
         instrument is worth, indexed by symbol. `ticks`, `quotes` and `readings` are the last rows of those
-        topics; `rejected` are the rows that cleaning has stopped, with the reason. `last` limits bars per
-        instrument. `attrs` hold the source, its state and the market's time.
+        topics; `rejected` are the rows that cleaning has stopped, with the reason; `actions` the splits,
+        dividends and renames that are known. `last` limits bars per instrument. `attrs` hold the source, its
+        state and the market's time.
+
+        Bars are as traded unless an `adjustment` is asked for: `split`, `total` or `reinvested`, as
+        `frames.adjust.factors` defines them. Only actions known by now and in effect change them, with `as_of`
+        those up to that date; bars after it stay as traded, and a date ahead of the market's is as good as today.
+        `attrs["unadjusted"]` names the symbols some of whose prices are NaN since a dividend could not be taken
+        off. A renamed instrument keeps its id, its rows and the symbol that the universe gives it.
         """
         if topic not in FRAMES:
             raise UnknownNameError("frame", topic, FRAMES)
+        if topic != "bars" and (adjustment != "raw" or as_of is not None):
+            raise UnknownNameError("option", "adjustment", (), "Only bars can be adjusted.")
         ids = self.universe.ids(symbols)
         _check_last(last)
+        attrs: dict[Any, Any] = {}
         with self._lock:
             now_us = self.clock.now_us()
             if topic == "bars":
                 width = width or self.default_width
-                table = tables.bars_table(self.graph.store, self.universe, width, ids, last, now_us, self.tz)
+                view = self._adjusted(ids, adjustment, as_of, now_us)
+                table = tables.bars_table(
+                    self.graph.store, self.universe, width, ids, last, now_us, self.tz, view
+                )
+                attrs = {"adjustment": adjustment} | tables.adjustment_attrs(view, self.universe)
             elif topic == "last":
                 table = tables.last_table(
                     self.graph.last, self.graph.store, self.universe, ids, self.values(), self.tz
@@ -193,6 +227,7 @@ class Market:
             "label": self.label,
             "status": self.status.state,
             "market_time": to_timestamp(now_us, self.tz).isoformat(),
+            **attrs,
         }
         return table
 
@@ -200,21 +235,44 @@ class Market:
     def default_width(self) -> str:
         return next((w for w in self.widths if width_us(w) >= width_us("1min")), self.widths[-1])
 
-    def bars(self, symbol: str, width: str | None = None, last: int | None = None) -> Bars:
-        """The bars of one instrument as arrays: what views draw from."""
+    def bars(
+        self,
+        symbol: str,
+        width: str | None = None,
+        last: int | None = None,
+        *,
+        adjustment: str = "raw",
+        as_of: object = None,
+    ) -> Bars:
+        """The bars of one instrument as arrays: what views draw from; adjusted as those of `frame`."""
         _check_last(last)
         with self._lock:
-            return self.graph.store.bars(self.universe.id(symbol), width or self.default_width, last)
+            instrument = self.universe.id(symbol)
+            view = self._adjusted(np.array([instrument]), adjustment, as_of, self.clock.now_us())
+            bars = self.graph.store.bars(instrument, width or self.default_width, last)
+        return bars if view is None else view.bars(instrument, bars)
 
     def history(
-        self, width: str | None = None, symbols: Iterable[str] | None = None, last: int | None = None
+        self,
+        width: str | None = None,
+        symbols: Iterable[str] | None = None,
+        last: int | None = None,
+        *,
+        adjustment: str = "raw",
+        as_of: object = None,
     ) -> BarHistory:
-        """Bars of several instruments aligned by time: what indicators are computed on."""
+        """Bars of several instruments aligned by time: what indicators are computed on.
+
+        They are adjusted as those of `frame`.
+        """
         width = width or self.default_width
         ids = self.universe.ids(symbols)
         _check_last(last)
         with self._lock:
+            view = self._adjusted(ids, adjustment, as_of, self.clock.now_us())
             times, fields = self.graph.store.table(width, ids, last)
+        if view is not None:
+            fields = view.table(times, ids, fields)
         turnover = fields.pop("turnover")
         with np.errstate(invalid="ignore", divide="ignore"):
             fields["vwap"] = np.where(fields["volume"] > 0, turnover / fields["volume"], np.nan)
@@ -274,12 +332,35 @@ class Market:
         self._call(lambda: self.graph.add_indicator(spec, chosen, self._complete_until()))
         return self
 
+    def record(self, path: Path | str | None = None, *, name: str = "") -> Recording:
+        """Record what the source writes from now on: a session log per trading day, in the folder `path`.
+
+        Without a path, in the user's folder of sessions, from where `replay:NAME` opens it. `name` is the
+        source's unless given. The rows are on the disk within a second or so; a log is made of them when the
+        trading day ends, with `recording.stop()`, and when the market is closed (which waits for that unless
+        it is closed on an event loop). Each recording has a stage `record` in `health`.
+        """
+        recording = self._call(lambda: Recording(self, path, name))
+        self.recordings.append(recording)
+        return recording
+
     def feed(self, topic: str, rows: Any) -> None:
         """Write rows into the market by hand, as a source would."""
         batch = conform(topic, rows, "market.feed")
         self._call(lambda: self._write([(topic, batch)], live=True))
 
     # Inside
+
+    def wait_for(self, task: asyncio.Task[Any]) -> None:
+        """Let a source that has events without end wait a while for a task before its next one."""
+        self._pending.add(task)
+
+    def _adjusted(self, ids: npt.NDArray[Any], adjustment: str, as_of: object, now_us: int) -> View | None:
+        if adjust.checked(adjustment) == "raw" and as_of is None:
+            return None
+        day = as_of_day(as_of, adjustment, self.tz)
+        today = int(self.calendar.trading_day(now_us).to_datetime64().astype("M8[D]").astype(np.int64))
+        return self._adjuster.view(ids, adjustment, day, now_us, today)
 
     def _call(self, function: Callable[[], T]) -> T:
         if self._closed:
@@ -288,7 +369,7 @@ class Market:
 
     def _handle(self, topic: str, batch: pa.RecordBatch) -> None:
         with self._lock:
-            self._pending += self.graph.push(topic, batch)
+            self._pending.update(self.graph.push(topic, batch))
 
     def _handler_failed(self, handler: Handler, error: Exception) -> None:
         self.health.stage(f"bus {getattr(handler, '__qualname__', handler)}").failed(error)
@@ -308,9 +389,10 @@ class Market:
         self._numbers[topic] += batch.num_rows
         return batch
 
-    def _publish(self, topic: str, batch: pa.RecordBatch) -> None:
+    def _publish(self, topic: str, batch: pa.RecordBatch, arrived: float | None = None) -> None:
         # Handlers run inside; a handler that moves the clock must not find the batch half-way.
         outer, self._busy = self._busy, True
+        self.health.arrival.at = arrived or time.perf_counter()
         try:
             self.bus.publish(topic, batch)
         finally:
@@ -325,7 +407,7 @@ class Market:
         try:
             with self._lock:
                 until = self._complete_until()
-                self._pending += self.graph.advance(until)
+                self._pending.update(self.graph.advance(until))
                 self._reached = max(self._reached, until)
         finally:
             self._busy = outer
@@ -354,26 +436,55 @@ class Market:
                 return
             self._publish(topic, batch)
         with self._lock:
-            self._pending += self.graph.advance(until)
+            self._pending.update(self.graph.advance(until))
         self._reached = until
 
     async def _settle(self) -> None:
-        """Wait a while for listeners that await something, so that they set the pace of a fast replay."""
-        pending, self._pending = self._pending, []
+        """Wait a while for listeners that await something, so that they set the pace of a fast replay.
+
+        What is pushed does not wait for them: they fall behind alone.
+        """
+        pending, self._pending = {task for task in self._pending if not task.done()}, set()
         if pending:
-            await asyncio.wait(set(pending), timeout=LISTENER_PATIENCE_S)
+            await asyncio.wait(pending, timeout=LISTENER_PATIENCE_S if self._inbox is None else 0.0)
+
+    def _tell_losses(self) -> None:
+        """Say on `health`, in the status and once in the log that rows are dropped at the door."""
+        if (inbox := self._inbox) is None:
+            return
+        stage, lost, self._lost = self.health.stage(f"inbox of {self.source.name}"), self._lost, inbox.dropped
+        if self._lost == lost:
+            if stage.consecutive_errors and not inbox.waiting:
+                stage.consecutive_errors = 0
+            return
+        told = "; ".join(f"{rows:,} of {reason}" for reason, rows in stage.counts()[1].items())
+        if not stage.consecutive_errors:
+            got = f"more: dropped {told}"
+            stage.failed(SourceError(stage.name, "room for all rows", got, str(inbox.error or "")))
+        if self.status.state == "running":
+            self.status = Status("running", f"Dropped so far: {told}.")
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _beat(market: Market) -> None:
     """Read out bars that end while no event comes."""
     while True:
         await asyncio.sleep(BEAT_S)
+        market.health.arrival.at = time.perf_counter()
         try:
             market.advance()
+            market._tell_losses()
         except Exception as error:
             market.health.stage("beat").failed(error)
         # Nobody waits for listeners while there are no events; those that are done need no memory.
-        market._pending = [task for task in market._pending if not task.done()]
+        market._pending = {task for task in market._pending if not task.done()}
 
 
 async def _follow(market: Market) -> None:
@@ -398,7 +509,8 @@ async def _follow(market: Market) -> None:
                 while (event := await _next(market, batches)) is not None:
                     topic, rows = event
                     batch = market._conformed(topic, rows, live=True)
-                    market._publish(topic, batch)
+                    inbox = market._inbox
+                    market._publish(topic, batch, None if inbox is None else inbox.arrived)
                     market.advance()
                     stage.worked(batch.num_rows, 0.0)
                     market.heard_us = market.clock.now_us()

@@ -30,6 +30,18 @@ def open_market(
     ...     bool(market.frame("bars", width="5min", symbols=["NVDA"]).close.iloc[-1] > 0)
     True
     """
+    return make_market(source, start=start, pace=pace, principal=principal, **options).start()
+
+
+def make_market(
+    source: str | Source | None = None,
+    *,
+    start: object = None,
+    pace: float | None = None,
+    principal: str = "anonymous",
+    **options: Any,
+) -> Market:
+    """As `open_market`, but not started: what is attached before `start()` hears the very first row."""
     settings = load_settings()
     spec = source if source is not None else settings.source
     if isinstance(spec, str):
@@ -41,4 +53,4 @@ def open_market(
         made = make_source(spec, **timing, **options)
     else:
         made = spec
-    return Market(made, rows=settings.bars, principal=principal).start()
+    return Market(made, rows=settings.bars, principal=principal)

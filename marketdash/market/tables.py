@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from marketdash.frames import BarStore, LastPrices, RollingFrame
 from marketdash.frames.bars import DAY
 from marketdash.instruments import Universe
+from marketdash.market.adjusted import View
 from marketdash.market.state import STATES, Values
 from marketdash.schema import SESSIONS, TOPICS
 
@@ -22,7 +23,7 @@ BAR_COLUMNS = ("open", "high", "low", "close", "volume", "vwap", "count", "revis
 _NO_TIME = np.iinfo(np.int64).min
 _FAR = 250_000_000_000_000_000
 """About the year 9892: what lies beyond was no time, but a number in a wrong unit."""
-_CLEANED = tuple(TOPICS[name] for name in ("ticks", "quotes", "bars"))
+_CLEANED = tuple(TOPICS[name] for name in ("ticks", "quotes", "bars", "actions"))
 _SESSION_NAMES = pd.Index(SESSIONS, dtype="str")
 _STATE_NAMES = pd.Index(STATES, dtype="str")
 
@@ -35,9 +36,12 @@ def bars_table(
     last: int | None,
     now_us: int,
     tz: str,
+    view: View | None = None,
 ) -> pd.DataFrame:
     """Bars of some instruments, indexed by their start, sorted by time and then as asked for."""
     rows = store.rows(width, ids, last)
+    if view is not None:
+        rows = view.rows(rows)
     order = np.argsort(rows["time"], kind="stable")
     rows = {name: values[order] for name, values in rows.items()}
     columns: dict[str, Any] = {"symbol": _symbols(universe, rows["instrument_id"])}
@@ -47,6 +51,13 @@ def bars_table(
     columns["trading_day"] = _days(rows["trading_day"])
     columns["closed"] = rows["end"] <= now_us
     return pd.DataFrame(columns, index=_index(rows["time"], tz))
+
+
+def adjustment_attrs(view: View | None, universe: Universe) -> dict[str, Any]:
+    """What an adjusted table says about itself."""
+    if view is None:
+        return {"as_of": None, "unadjusted": []}
+    return {"as_of": view.as_of, "unadjusted": [universe.symbols[i] for i in view.unadjusted]}
 
 
 def last_table(

@@ -48,7 +48,25 @@ def counts(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
     column = batch.column(name)
     if column.null_count:
         column = column.fill_null(-1)
-    return column.cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]
+    if column.type != pa.int64():
+        column = column.cast(pa.int64())
+    return column.to_numpy()  # type: ignore[no-any-return]
+
+
+def ticks(batch: pa.RecordBatch) -> tuple[npt.NDArray[Any], ...]:
+    """Instruments, times, known-at, numbers (-1 for none), prices and sizes of ticks; known-at has no nulls."""
+    return (
+        ids(batch), ints(batch, "time"), ints(batch, "known_at"), counts(batch, "seq"), floats(batch, "price"),
+        floats(batch, "size"),
+    )  # fmt: skip
+
+
+def conditions(batch: pa.RecordBatch) -> npt.NDArray[np.uint32]:
+    """The conditions of ticks; none is 0."""
+    column = batch.column("conditions")
+    if column.null_count == len(column):
+        return np.zeros(len(column), np.uint32)
+    return (column.fill_null(0) if column.null_count else column).to_numpy()  # type: ignore[no-any-return]
 
 
 def widths(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from streamz import Stream
 
-from marketdash.frames.bars import TIME, BarStore, Ints
+from marketdash.frames.bars import RECORD, TIME, BarStore, Ints
 from marketdash.pipeline import columns
 from marketdash.pipeline.unread import Unread
 from marketdash.schema import TIME as MOMENT
@@ -59,19 +59,30 @@ class BarFeed:
 
 
 class EndedBars(BarFeed):
-    """Each bar once, when it has ended."""
+    """Each bar once, when it is complete, and once more when it was revised after that."""
 
     def __init__(self, store: BarStore, width: str, node: Stream, now_us: int) -> None:
         super().__init__(store, width, node)
         self.unread = Unread(store, width, now_us)
+        self._revised: set[tuple[int, int]] = set()
 
     def reset(self) -> None:
         self._seq = 0
+        self._revised.clear()
         self.unread.reset()
 
+    def note_revised(self, past: Ints) -> None:
+        """Bars have changed; those that were sent already are sent again."""
+        sent = past[past[:, 2] <= self.unread.read_until[past[:, 1]]]
+        self._revised |= set(zip(sent[:, 1].tolist(), sent[:, 2].tolist(), strict=True))
+
     def take(self, us: int) -> pa.RecordBatch | None:
-        """The bars that have ended at `us` and were not sent yet, in the order of their ends."""
+        """The bars that are complete at `us` and were not sent yet, in the order of their ends, after revised ones."""
+        revised, self._revised = sorted(self._revised, key=lambda bar: (bar[1], bar[0])), set()
+        found = [(i, self.store.find(self.width, i, start)) for i, start in revised]
+        again = np.array([bar for bar in found if bar[1] >= 0], np.int64).reshape(-1, 2)
         ids, numbers, _ = self.unread.take(us)
+        ids, numbers = np.concatenate([again[:, 0], ids]), np.concatenate([again[:, 1], numbers])
         return self.batch(ids, numbers) if len(ids) else None
 
 
@@ -82,7 +93,7 @@ class ChangedBars(BarFeed):
         super().__init__(store, width, node)
         self._touched = store.touched.copy()
         self._newest = np.full(store.instruments, _BEFORE_ALL)
-        self._sent = np.zeros((store.instruments, 16), np.int64)
+        self._sent = np.zeros((store.instruments, RECORD), np.int64)
         self._past: set[tuple[int, int]] = set()
         ids = np.flatnonzero(store.ring(width).total)
         self._remember(ids, store.ring(width).total[ids] - 1)
@@ -138,4 +149,4 @@ class ChangedBars(BarFeed):
         """All fields of these bars as bits, so that NaN equals itself."""
         ring = self.store.ring(self.width)
         slots = numbers % ring.capacity
-        return np.hstack([ring.floats[ids, slots].view(np.int64), ring.ints[ids, slots]])
+        return ring.ints[ids, slots]

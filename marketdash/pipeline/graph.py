@@ -3,6 +3,7 @@
 root ─ ticks ── clean ─ bars ─ last prices ─┬─ frames, listeners
      ─ quotes ─ clean ─ last prices ────────┤
      ─ bars ─── clean ─ bars ─ last prices ─┤
+     ─ actions ─ clean ─────────────────────┤
      ─ readings (from derive, when bars end)┘
 """
 
@@ -10,7 +11,7 @@ root ─ ticks ── clean ─ bars ─ last prices ─┬─ frames, listeners
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,18 +25,23 @@ from marketdash.frames.bars import PLACES
 from marketdash.indicators.spec import Spec
 from marketdash.instruments import Universe
 from marketdash.pipeline import columns, kernels, nodes
-from marketdash.pipeline.bars import WIDTHS_US, BuildBars
+from marketdash.pipeline.bars import HORIZON_US, WIDTHS_US, BuildBars, BuildTicks
 from marketdash.pipeline.clean import Clean
+from marketdash.pipeline.clean_actions import CleanActions
+from marketdash.pipeline.clean_ticks import CleanTicks
 from marketdash.pipeline.derive import Derive
 from marketdash.pipeline.feeds import ChangedBars, EndedBars
 from marketdash.pipeline.health import Health
 from marketdash.pipeline.keep import Keep
 from marketdash.pipeline.last import UpdateLast
+from marketdash.pipeline.nbbo import NationalBest
 from marketdash.pipeline.sessions import SessionTable
 from marketdash.pipeline.step import Step
 from marketdash.schema import WIDTHS, width_us
 
 ROLLING = ("ticks", "quotes", "readings")
+ACTIONS_KEPT = 500_000
+"""Twenty years of dividends of 5,000 instruments: one that is forgotten would make adjusted prices wrong."""
 
 
 class Graph:
@@ -57,18 +63,23 @@ class Graph:
         rows: int = 1_000_000,
         health: Health | None = None,
         tz: str = "UTC",
+        lateness_us: int = 0,
+        horizon_us: int = HORIZON_US,
     ) -> None:
+        self.lateness_us, self.horizon_us = lateness_us, horizon_us
         self.universe, self.health = universe, health or Health()
         self.sessions = SessionTable(universe)
         self.last = LastPrices(len(universe))
         widths = [width for width in WIDTHS if width_us(width) >= width_us(finest)]
         self.store = BarStore(len(universe), widths, rows)
         self.frames = {name: RollingFrame(name) for name in ROLLING}
+        self.frames["actions"] = RollingFrame("actions", ACTIONS_KEPT)
         self.derive = Derive(universe, self.store, self.health, tz)
         self.root = Stream(asynchronous=True, stream_name="events")
         self.outputs: dict[str, Stream] = {}
-        self.cleaners: dict[str, Clean] = {}
+        self.cleaners: dict[str, Clean | CleanActions | CleanTicks] = {}
         self._steps: list[Step] = []
+        self._stages: list[str] = []
         self._changed: list[ChangedBars] = []
         self._ended: list[EndedBars] = []
         self._guards: weakref.WeakSet[nodes.guard] = weakref.WeakSet()
@@ -79,13 +90,20 @@ class Graph:
         self._build()
 
     def _build(self) -> None:
-        for topic in ("ticks", "quotes", "bars"):
+        clean = self.cleaners["ticks"] = CleanTicks(self.sessions)
+        build = BuildTicks(self.store, self.last, clean, self.lateness_us, self.horizon_us)
+        self._chain("ticks", [("clean ticks", clean), ("bars of ticks", build)])
+        for topic in ("quotes", "bars"):
             self.cleaners[topic] = Clean(self.sessions, topic, self.store.widths)
             stages: list[tuple[str, Step]] = [(f"clean {topic}", self.cleaners[topic])]
-            if topic != "quotes":
-                stages.append((f"bars of {topic}", BuildBars(self.sessions, self.store, topic)))
+            if topic == "quotes":
+                stages.append(("best of quotes", NationalBest(len(self.universe))))
+            else:
+                stages.append((f"bars of {topic}", BuildBars(self.sessions, self.store)))
             stages.append((f"last of {topic}", UpdateLast(self.sessions, self.last, topic)))
             self._chain(topic, stages)
+        clean_actions = self.cleaners["actions"] = CleanActions(len(self.universe))
+        self._chain("actions", [("clean actions", clean_actions)])
         self._chain("readings", [])
 
     def _chain(self, topic: str, stages: list[tuple[str, Step]]) -> None:
@@ -95,6 +113,7 @@ class Graph:
         for name, call in stages:
             node = node.step(call, name, self.health)
             self._steps.append(call)
+            self._stages.append(name)
         self.outputs[topic] = node
 
     def push(self, topic: str, batch: pa.RecordBatch) -> list[Any]:
@@ -124,6 +143,8 @@ class Graph:
             for reader in readers:
                 rows = past[(past[:, 0] == PLACES[reader.width]) & (past[:, 3] == 1)]
                 reader.note_new(rows[:, 1], rows[:, 2])
+            for ended in self._ended:
+                ended.note_revised(past[(past[:, 0] == PLACES[ended.width]) & (past[:, 3] == 0)])
             for feed in self._changed:
                 feed.note_past(past[past[:, 0] == PLACES[feed.width]])
         return pending
@@ -138,22 +159,26 @@ class Graph:
         while row < length and not self.ending:
             if known[row] > 0:
                 pending += self.advance(int(known[row]) - 1)
-            stop = int(np.searchsorted(known, max(self._next_end, known[row]), side="right"))
+            next_end = max(self._next_end + self.lateness_us, known[row])
+            stop = int(np.searchsorted(known, next_end, side="right"))
             if len(late := late[late >= row]):
                 stop = min(stop, int(np.searchsorted(known, known[late[0]], side="right")))
                 if late[0] < stop:
-                    self._told_us = int(known[late[0]])
+                    self._told_us = int(known[late[0]]) - self.lateness_us
             yield batch.slice(row, stop - row)
             row = stop
 
     def _late_bars(self, batch: pa.RecordBatch, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The rows by which a bar changes that had ended before, which nobody will look for by itself."""
         times, table = columns.ints(batch, "time"), self.sessions
-        table.cover(int(times.clip(0, known).min()), int(known[-1]))
+        first, last = kernels.span_of_times(columns.ids(batch), times, known)
+        if not last:
+            return np.zeros(0, np.int64)
+        table.cover(first, last)
         read = np.array([place for width, place in PLACES.items() if width in self._read_widths], np.int64)
         late = np.zeros(len(times), np.bool_)
         kernels.find_late(
-            columns.widths(batch), columns.ids(batch), times, known, read, WIDTHS_US,
+            columns.widths(batch), columns.ids(batch), times, known - self.lateness_us, read, WIDTHS_US,
             table.segments, table.spans, table.pointers(), late,
         )  # fmt: skip
         return np.flatnonzero(late)
@@ -167,7 +192,11 @@ class Graph:
         return bool(self.derive.derivations or self._ended)
 
     def advance(self, us: int) -> list[Any]:
-        """Time has come to `us`, and all events known by then were pushed: bars that have ended are read."""
+        """Time has come to `us`, and all events known by then were pushed: bars that are complete are read.
+
+        A bar is complete when the source's lateness has passed since its end.
+        """
+        us -= self.lateness_us
         if not self._has_readers or (us < self._next_end and (self._told_us is None or us < self._told_us)):
             return []
         pending: list[Any] = []
@@ -197,6 +226,36 @@ class Graph:
         for feed in (*self._changed, *self._ended):
             feed.reset()
         self._next_end, self._told_us = -FOREVER, None
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens: what he knows of cannot be taken back."""
+        return bool(self._changed or self._ended or any(len(guard.downstreams) for guard in list(self._guards)))
+
+    @property
+    def errors(self) -> int:
+        """How often a stage could not handle a batch, or an indicator the bars that have ended."""
+        stages = [*self._stages, *(item.stage for item in self.derive.derivations)]
+        return sum(self.health.stage(name).errors for name in stages)
+
+    @property
+    def ways(self) -> Hashable:
+        """What makes of the same rows the same state: equal for graphs that can take each other's snapshots."""
+        derived = tuple((item.spec.indicator, str(item.spec), item.width) for item in self.derive.derivations)
+        store = self.store
+        return store.widths, store.limits.tobytes(), self.lateness_us, self.horizon_us, self.derive.tz, derived
+
+    def snapshot(self) -> Any:
+        """All that was pushed has left behind, but for the bars behind the newest (see `snapshots`)."""
+        steps = tuple(call.snapshot() for call in self._steps)
+        return steps, self.derive.snapshot(), self._next_end, self._told_us
+
+    def restore(self, kept: Any) -> None:
+        """Go back to a snapshot of this graph or one of the same `ways`; the bars behind the newest are apart."""
+        steps, derived, self._next_end, self._told_us = kept
+        for call, part in zip(self._steps, steps, strict=True):
+            call.restore(part)
+        self.derive.restore(derived)
 
     def close(self) -> None:
         """Take all sinks down, those that were attached too: streamz would keep them for ever."""
@@ -233,10 +292,12 @@ class Graph:
         else:
             self._changed.append(ChangedBars(self.store, width, node))
         self.store.notes_past = True
-        return self._guarded(node, stage, convert)
+        return self._guarded(node, stage, convert, () if complete else ("time", "instrument_id"))
 
-    def _guarded(self, node: Stream, stage: str, convert: Callable[[Any], Any] | None) -> Stream:
-        guard = node.guard(stage, self.health, convert)
+    def _guarded(
+        self, node: Stream, stage: str, convert: Callable[[Any], Any] | None, key: tuple[str, ...] = ()
+    ) -> Stream:
+        guard = node.guard(stage, self.health, convert, key)
         self._guards.add(guard)
         return guard
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 from marketdash.frames import RollingFrame
@@ -15,6 +17,12 @@ class Keep:
 
     def reset(self) -> None:
         self.frame.reset()
+
+    def snapshot(self) -> Any:
+        return self.frame.kept()
+
+    def restore(self, kept: Any) -> None:
+        self.frame.restore(kept)
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         self.frame.append(batch)

@@ -1,6 +1,8 @@
-"""Last prices: what each instrument is worth now, from trades, quotes and bars."""
+"""Last prices from quotes and ready-made bars; those from ticks are written with their bars."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,7 +14,7 @@ from marketdash.pipeline.step import Sited
 
 
 class UpdateLast(Sited):
-    """Writes clean batches of `topic` into the last prices, and passes them on."""
+    """Writes clean quotes or bars into the last prices, and passes them on."""
 
     def __init__(self, sessions: SessionTable, last: LastPrices, topic: str) -> None:
         super().__init__(sessions)
@@ -20,6 +22,12 @@ class UpdateLast(Sited):
 
     def reset(self) -> None:
         self.last.reset()
+
+    def snapshot(self) -> None:
+        """Nothing of its own: the last prices are in the snapshot of `BuildTicks`."""
+
+    def restore(self, kept: Any) -> None:
+        pass
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         ids, times, known = columns.ids(batch), columns.ints(batch, "time"), columns.known(batch)
@@ -29,10 +37,7 @@ class UpdateLast(Sited):
             kernels.last_quotes(ids, times, known, *sides, last.floats, last.ints)
         else:
             where = (table.segments, table.spans, self.pointers, last.floats, last.ints)
-            if self.topic == "ticks":
-                kernels.last_ticks(ids, times, known, columns.floats(batch, "price"), *where)
-            else:
-                closes = columns.floats(batch, "close")
-                kernels.last_bars(columns.widths(batch), ids, times, known, closes, WIDTHS_US, *where)
+            closes = columns.floats(batch, "close")
+            kernels.last_bars(columns.widths(batch), ids, times, known, closes, WIDTHS_US, *where)
         last.version += 1
         return batch

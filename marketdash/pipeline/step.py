@@ -1,8 +1,8 @@
-"""What a step is: it takes a batch, keeps state, and can forget it."""
+"""What a step is: it takes a batch, keeps state, can hand it out, take it back and forget it."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -16,6 +16,17 @@ class Step(Protocol):
 
     def reset(self) -> None:
         """Go back to the state before the first batch."""
+        ...
+
+    def snapshot(self) -> Any:
+        """All that batches have changed in this step, which later ones must not change any more; None if nothing.
+
+        Large parts should be numpy arrays in tuples or dicts: they are laid on disk.
+        """
+        ...
+
+    def restore(self, kept: Any) -> None:
+        """Go back to where a snapshot was taken, of this step or of one like it; `kept` stays as it is."""
         ...
 
 

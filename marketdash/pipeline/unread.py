@@ -28,22 +28,36 @@ class Unread:
 
     def __init__(self, store: BarStore, width: str, since: int = _BEFORE_ALL) -> None:
         self.store, self.width, self.since = store, width, since
-        self._read = np.full(store.instruments, _BEFORE_ALL)
+        self.read_until = np.full(store.instruments, _BEFORE_ALL)
         self._late: list[tuple[int, int]] = []
         if since != _BEFORE_ALL:
             ring, complete = store.ring(width), store.complete(width, since)
             ids = np.flatnonzero(complete > np.maximum(ring.total - ring.capacity, 0))
-            self._read[ids] = ring.ints[ids, (complete[ids] - 1) % ring.capacity, TIME]
+            self.read_until[ids] = ring.ints[ids, (complete[ids] - 1) % ring.capacity, TIME]
 
     def reset(self) -> None:
         """The market begins again, and so does this reader."""
         self.since = _BEFORE_ALL
-        self._read[:] = _BEFORE_ALL
+        self.read_until[:] = _BEFORE_ALL
         self._late = []
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bars are found, whenever they have ended."""
+        return self.since == _BEFORE_ALL
+
+    def snapshot(self) -> tuple[int, Ints, tuple[tuple[int, int], ...]]:
+        """How far the bars were read, as copies."""
+        return self.since, self.read_until.copy(), tuple(self._late)
+
+    def restore(self, kept: tuple[int, Ints, tuple[tuple[int, int], ...]]) -> None:
+        """Go back to where a snapshot was taken."""
+        self.since, self.read_until[:], late = kept
+        self._late = list(late)
 
     def note_new(self, ids: Ints, starts: Ints) -> None:
         """Bars have come to be behind newer ones; those behind the last one read are read by themselves."""
-        behind = starts <= self._read[ids]
+        behind = starts <= self.read_until[ids]
         self._late += zip(ids[behind].tolist(), starts[behind].tolist(), strict=True)
 
     def take(self, us: int) -> Found:
@@ -53,7 +67,7 @@ class Unread:
         found = [self._taken_late()]
         while len(ids):  # backwards from the newest bar, mostly two steps
             starts = ring.ints[ids, numbers % ring.capacity, TIME]
-            new = starts > self._read[ids]
+            new = starts > self.read_until[ids]
             ids, numbers, starts = ids[new], numbers[new], starts[new]
             found.append((ids, numbers, starts))
             more = numbers > oldest[ids]
@@ -62,7 +76,7 @@ class Unread:
         end = ring.ints[which, number % ring.capacity, END]
         over = end <= us
         which, number, start, end = which[over], number[over], start[over], end[over]
-        np.maximum.at(self._read, which, start)
+        np.maximum.at(self.read_until, which, start)
         rows = np.lexsort((which, start, end))
         rows = rows[end[rows] > self.since]
         return Found(which[rows], number[rows], end[rows])

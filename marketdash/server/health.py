@@ -75,6 +75,7 @@ def market_report(of: Hub, market: Market) -> dict[str, Any]:
             for reason, count in clean.rejected.items()
         },
         "lag": lag,
+        "counts": market.health.totals,
         "restarts": market.restarts,
         "viewers_here": of.viewers(market),
         "stages": stages,

@@ -1,4 +1,4 @@
-"""What a source is, and the two doors: poll one function, or yield batches yourself."""
+"""What a source is, and the three doors: poll one function, receive what is pushed, or yield batches yourself."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from marketdash.clock import Clock, SystemClock
 from marketdash.errors import UnknownNameError
+from marketdash.inbox import QUOTES, Inbox
 from marketdash.instruments import Universe
 from marketdash.registry import Registry
 from marketdash.schema import Event, conform
@@ -52,6 +53,8 @@ class Source(Protocol):
     """Seconds of silence in open hours after which it is started again; None for never."""
     reason: str
     """Why this source was taken, when it was chosen for the user."""
+    lateness: float
+    """Seconds after the end of a bar within which its trades may still come; it is complete only then."""
     clock: Clock
 
     def history(self) -> Iterable[Event]:
@@ -77,9 +80,12 @@ class BaseSource:
     slow_history: bool = True
     stall_after: float | None = 60.0
     reason: str = ""
+    lateness: float = 0.0
     entitlement: Entitlement = Entitlement()
     universe: Universe
     clock: Clock
+    inbox: Inbox | None = None
+    """Where events wait that are pushed; None for a source that makes them when asked."""
 
     def __init__(self, universe: Universe, *, clock: Clock | None = None) -> None:
         self.universe = universe
@@ -102,16 +108,78 @@ class PolledSource(BaseSource, ABC):
     topic: ClassVar[str] = "ticks"
     interval: float = 15.0
     """Seconds between two polls."""
+    _polled_us: int | None = None
 
     @abstractmethod
     def fetch(self) -> Any: ...
 
+    def complete_until(self, now_us: int) -> int:
+        """When it was asked last: what happened since is not known yet."""
+        return now_us if self._polled_us is None else min(now_us, self._polled_us)
+
     async def batches(self) -> AsyncIterator[Event]:
         while True:
+            asked_us = self.clock.now_us()
             rows = await asyncio.to_thread(self.fetch)
             if rows is not None:
                 yield self.topic, conform(self.topic, rows, f"source {self.name}")
+            self._polled_us = asked_us
             await asyncio.sleep(self.interval)
+
+
+class StreamedSource(BaseSource, ABC):
+    """Is told what happens: implement `listen`, and `decode` if what comes must be read.
+
+    `listen` connects and hands every frame to `received`, or rows to `inbox.offer`, which may be called from any
+    thread. A source of a socket is
+
+        async def listen(self):
+            async with websockets.connect(URL) as socket:
+                async for frame in socket:
+                    self.received(frame)
+
+        def decode(self, frame):
+            trade = json.loads(frame)
+            yield "ticks", {"time": [moment(trade)], "instrument_id": [...], "price": [trade["p"]]}
+
+    Columns that are lists are the cheapest for single messages: those that wait together are conformed at once.
+    """
+
+    inbox: Inbox
+
+    def __init__(self, universe: Universe, *, clock: Clock | None = None, inbox: Inbox | None = None) -> None:
+        super().__init__(universe, clock=clock)
+        self.inbox = Inbox(quotes=max(QUOTES, 2 * len(universe))) if inbox is None else inbox
+
+    @abstractmethod
+    async def listen(self) -> None:
+        """Receive until there is no more; what it raises is seen on screen, and it is called again after a back-off."""
+
+    def decode(self, frame: Any) -> Iterable[tuple[str, Any]]:
+        """Topics and rows (a batch, or a mapping of columns) of a frame."""
+        raise NotImplementedError(f"{type(self).__name__} must decode what it receives.")
+
+    def received(self, frame: Any) -> None:
+        """Decode a frame and let its rows wait; one that cannot be decoded is counted and costs nothing else."""
+        try:
+            for topic, rows in self.decode(frame):
+                self.inbox.offer(topic, rows)
+        except Exception as error:
+            self.inbox.refuse(error)
+
+    def complete_until(self, now_us: int) -> int:
+        return now_us - round(self.inbox.waited() * 1e6)
+
+    async def batches(self) -> AsyncIterator[Event]:
+        listening = asyncio.ensure_future(self.listen())
+        listening.add_done_callback(lambda _: self.inbox.wake())
+        try:
+            async for event in self.inbox.events(until=listening):
+                yield event
+            await listening
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
 
 def source(name: str) -> Callable[[S], S]:
@@ -157,4 +225,14 @@ class Retry:
         self.attempts = 0
 
 
-__all__ = ["SOURCES", "BaseSource", "Entitlement", "PolledSource", "Retry", "Source", "make_source", "source"]
+__all__ = [
+    "SOURCES",
+    "BaseSource",
+    "Entitlement",
+    "PolledSource",
+    "Retry",
+    "Source",
+    "StreamedSource",
+    "make_source",
+    "source",
+]

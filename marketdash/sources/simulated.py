@@ -70,6 +70,8 @@ class SimulatedSource(BaseSource):
         past = past_of(self.model, self.origin_us, self.minutes, self.days)
         self._state = past.state(self.origin_us // STEP_US, len(self.universe) * (self.minutes + self.days))
         self._reached = self.origin_us
+        self._handed_us: int | None = None
+        """When the event was known that is being handled, which may not be written yet."""
         self._step: list[tuple[str, Batch, Ints]] = []
         self._outbox: deque[Event] = deque()
 
@@ -107,6 +109,12 @@ class SimulatedSource(BaseSource):
             self._state, messages = advance(self.model, self._state)
             self._step = list(_message_batches(messages, first_seq))
 
+    def complete_until(self, now_us: int) -> int:
+        """The moment up to which events were made and taken."""
+        if self._handed_us is not None:
+            return min(now_us, self._handed_us - 1)
+        return min(now_us, self._reached)
+
     async def batches(self) -> AsyncIterator[Event]:
         """Follow the clock; after a stall, all that was missed comes in batches of at most a second."""
         while True:
@@ -115,7 +123,10 @@ class SimulatedSource(BaseSource):
                 # Kept here until taken: what a failing reader leaves behind comes after the restart.
                 self._outbox.extend(self.events(min(start + STEP_US, now)))
                 while self._outbox:
-                    yield self._outbox.popleft()
+                    event = self._outbox.popleft()
+                    self._handed_us = _first_known(event)
+                    yield event
+                    self._handed_us = None
                 await asyncio.sleep(0)
             await asyncio.sleep((PULL_US - now % PULL_US) / 1e6)
 
@@ -159,6 +170,10 @@ def _number(name: str, value: Any) -> float:
     return number
 
 
+def _first_known(event: Event) -> int:
+    return int(event[1].column("known_at")[0].value)
+
+
 def _message_batches(messages: Messages, first_seq: int) -> Iterator[tuple[str, Batch, Ints]]:
     seq = first_seq + np.arange(len(messages.time))
     for topic, rows in (("ticks", messages.trade), ("quotes", ~messages.trade)):
@@ -174,6 +189,7 @@ def _message_batches(messages: Messages, first_seq: int) -> Iterator[tuple[str, 
                 "ask": messages.ask[rows] / TICKS_PER_UNIT,
             }
             columns |= {"bid_size": size, "ask_size": messages.other_size[rows].astype(np.float64)}
+            columns |= {"exchange": pa.nulls(len(time), NAME), "conditions": pa.nulls(len(time), pa.uint32())}
         yield topic, _batch(topic, time, time, seq[rows], columns), time
 
 
