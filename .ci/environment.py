@@ -47,7 +47,7 @@ def remake_lock(arguments):
     uv = str(UV) if UV.exists() else shutil.which("uv")
     if uv is None:
         sys.exit("uv is neither in .venv nor on the PATH: run 'make install' first.")
-    options = "--quiet --universal --generate-hashes --no-header --no-annotate --extra dev"
+    options = "--quiet --universal --generate-hashes --no-header --no-annotate --extra dev --extra bench"
     supported = ".".join(map(str, OLDEST))
     resolve = [uv, "pip", "compile", *options.split(), "--python-version", supported]
     resolve += ["--output-file", LOCK.name, *arguments, PROJECT.name]

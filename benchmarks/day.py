@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
+from marketdash import conditions
 from marketdash.calendars import calendar
 from marketdash.clock import to_us
 from marketdash.schema import conform
@@ -24,11 +25,13 @@ WITHIN_US = 150_000
 
 
 @lru_cache(maxsize=1)
-def trading_day(count: int, instruments: int = INSTRUMENTS, seed: int = 5) -> pa.RecordBatch:
-    """`count` trades of one regular session, in the order in which they are known."""
+def trading_day(
+    count: int, instruments: int = INSTRUMENTS, seed: int = 5, date: str = "2024-03-12"
+) -> pa.RecordBatch:
+    """`count` trades of the regular session of a day, in the order in which they are known; without conditions."""
     rng = np.random.default_rng(seed)
     exchange = calendar("XNYS")
-    opened, closed = exchange.regular(to_us("2024-03-12 12:00"), to_us("2024-03-12 21:00"))[0]
+    opened, closed = exchange.regular(to_us(f"{date} 12:00"), to_us(f"{date} 21:00"))[0]
     weight = rng.pareto(1.2, instruments) + 0.1
     sizes = rng.geometric(1 / BURST, int(count / BURST * 1.2))
     sizes = sizes[: np.searchsorted(np.cumsum(sizes), count) + 1]
@@ -58,6 +61,18 @@ def trading_day(count: int, instruments: int = INSTRUMENTS, seed: int = 5) -> pa
         "trading_day": pa.array(day, pa.int32()).cast(pa.date32()),
     }
     return conform("ticks", columns)
+
+
+def with_conditions(ticks: pa.RecordBatch, seed: int = 6) -> pa.RecordBatch:
+    """The same trades as a US tape marks them: odd lots, a third of all intermarket sweeps, some average prices."""
+    rng, size = np.random.default_rng(seed), ticks.column("size").to_numpy()
+    marks = {"odd lot": size < 100, "intermarket sweep": rng.random(len(size)) < 1 / 3}
+    marks["average price"] = rng.random(len(size)) < 0.001
+    masks = np.zeros(len(size), np.uint32)
+    for name, marked in marks.items():
+        masks |= np.where(marked, np.uint32(conditions.bit(name)), np.uint32(0))
+    place = ticks.schema.get_field_index("conditions")
+    return ticks.set_column(place, ticks.schema.field(place), pa.array(masks))
 
 
 def _prices(rng: np.random.Generator, ids: np.ndarray, instruments: int) -> np.ndarray:

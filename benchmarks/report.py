@@ -33,10 +33,27 @@ class Report:
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     on: str = field(default_factory=machine)
 
-    def add(self, key: str, value: float, unit: str, what: str = "") -> None:
-        self.figures[key] = {"value": float(f"{value:.4g}"), "unit": unit, "what": what, "machine": self.on}
+    def add(
+        self,
+        key: str,
+        value: float,
+        unit: str,
+        what: str = "",
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+    ) -> None:
+        """Take a figure, with the bar that it shall reach if there is one."""
+        figure = {"value": float(f"{value:.4g}"), "unit": unit, "what": what, "machine": self.on}
+        bar = ""
+        if at_least is not None or at_most is not None:
+            met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+            bar = f"≥ {at_least:,.10g}" if at_least is not None else f"≤ {at_most:,.10g}"
+            figure |= {"bar": bar, "met": met}
+            bar += " met" if met else " MISSED"
+        self.figures[key] = figure
         shown = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-        print(f"{key:44s} {shown:>14s} {unit:12s} {what}", flush=True)
+        print(f"{key:44s} {shown:>14s} {unit:12s} {bar:20s} {what}", flush=True)
 
     def write(self, path: Path = LATEST) -> None:
         """Bring the file up to date: keys that were not measured this time keep their figures."""

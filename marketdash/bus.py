@@ -38,6 +38,10 @@ class LocalBus:
                 except Exception as error:
                     self._on_error(subscription.handler, error)
 
+    def __len__(self) -> int:
+        """How many handlers there are."""
+        return sum(len(handlers) for handlers in self._handlers.values())
+
     def subscribe(self, topic: str, handler: Handler) -> Callable[[], None]:
         """Call `handler(topic, batch)` for each batch of the topic until the returned function is called."""
         subscription = _Subscription(handler)

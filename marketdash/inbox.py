@@ -83,9 +83,12 @@ class Lane:
     def fits(self, rows: int) -> bool:
         return not self.rows or self.rows + rows <= self.limit
 
-    def put(self, rows: Any, arrived: float) -> bool:
-        """Let a batch wait, or columns of lists, which are conformed when taken; False if dropped."""
-        if not (count := _rows(rows)):
+    def put(self, rows: Any, arrived: float, count: int | None = None) -> bool:
+        """Let a batch wait, or columns of lists, which are conformed when taken; False if dropped.
+
+        Who knows how many rows these are says it in `count`.
+        """
+        if not (count := _rows(rows) if count is None else count):
             return True
         if not self.key and not self.fits(count):
             self.dropped[f"{self.topic}: more than {self.limit:,} rows would wait"] += count
@@ -236,9 +239,12 @@ class Inbox:
         """
         arrived = time.perf_counter()
         try:
-            batch = rows if topic in TOPICS and _is_plain(rows) else conform(topic, rows, "An inbox")
+            count = _plain_rows(rows) if topic in TOPICS else None
+            if count is None:
+                rows = conform(topic, rows, "An inbox")
+                count = rows.num_rows
             with self._lock:
-                kept = self._put(topic, batch, arrived)
+                kept = self._put(topic, rows, arrived, count)
         except Exception as error:
             self.refuse(error, f"{topic}: {UNFIT}", _rows(rows))
             return False
@@ -251,7 +257,7 @@ class Inbox:
         while True:
             with self._lock:
                 if self._lane(topic).fits(batch.num_rows):
-                    self._put(topic, batch, time.perf_counter())
+                    self._put(topic, batch, time.perf_counter(), batch.num_rows)
                     break
                 turn = asyncio.get_running_loop().create_future()
                 self._putters.append(turn)
@@ -271,9 +277,9 @@ class Inbox:
             self.lanes[topic] = Lane(topic, self.limits.get(topic, self.rows), key)
         return self.lanes[topic]
 
-    def _put(self, topic: str, rows: Any, arrived: float) -> bool:
-        self.offered += _rows(rows)
-        return self._lane(topic).put(rows, arrived)
+    def _put(self, topic: str, rows: Any, arrived: float, count: int) -> bool:
+        self.offered += count
+        return self._lane(topic).put(rows, arrived, count)
 
     def wake(self) -> None:
         """Let the reader look again whether there is something, or an end."""
@@ -328,24 +334,24 @@ class Inbox:
         return lane.topic, batch
 
 
-def _is_plain(rows: Any) -> bool:
-    """Whether rows are columns of Python values, all of one length."""
+def _plain_rows(rows: Any) -> int | None:
+    """How many rows these are, if they are columns of Python values, all of one length; else None."""
     if type(rows) is not dict:
-        return False
-    lengths = set()
+        return None
+    count = None
     for values in rows.values():  # a loop over columns, twice as fast as two comprehensions
-        if type(values) is not list:
-            return False
-        lengths.add(len(values))
-    return len(lengths) == 1
+        if type(values) is not list or (count is not None and len(values) != count):
+            return None
+        count = len(values)
+    return count
 
 
 def _rows(rows: Any) -> int:
     """How many rows these are; what is nothing of the kind counts as one."""
     if isinstance(rows, pa.RecordBatch):
         return rows.num_rows  # type: ignore[no-any-return]
-    if _is_plain(rows):
-        return len(next(iter(rows.values())))
+    if (count := _plain_rows(rows)) is not None:
+        return count
     columns = list(rows.values()) if isinstance(rows, Mapping) else [rows]
     return max((len(values) if hasattr(values, "__len__") else 1 for values in columns), default=0)
 

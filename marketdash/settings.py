@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     display_hz: float = Field(5.0, gt=0, le=30, description="how often a screen is brought up to date")
     replays: int = Field(32, ge=1, description="private replays that may run in one process")
     bars: int = Field(1_000_000, ge=1000, description="bars kept per width, over all instruments")
+    snapshots_mb: int = Field(
+        4_000, ge=0, description="disk by which long replays go back quickly, over all of one process"
+    )
     sessions: Annotated[tuple[Path, ...], NoDecode] = Field((), description="further folders of session logs")
     plugins: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="folders whose .py files are imported"

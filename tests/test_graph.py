@@ -136,10 +136,10 @@ async def test_a_trade_beyond_the_horizon_changes_nothing_and_is_counted():
     graph, heard = Graph(ALWAYS, horizon_us=100_000_000), Heard()
     graph.listen("bars", width="1min", complete=True).sink(heard)
     graph.push("ticks", ticks((0, 1.0), (70, 2.0), known=[0, 70]))
-    graph.push("ticks", ticks((10, 7.0), known=[160]))
-    graph.push("ticks", ticks((20, 9.0), known=[161]))
+    graph.push("ticks", ticks((10, 7.0), known=[110]))
+    graph.push("ticks", ticks((20, 9.0), known=[121]))
     graph.advance(US + 10**9)
-    assert heard == [(0.0, 1.0), (60.0, 2.0), (0.0, 7.0)]
+    assert heard == [(0.0, 1.0), (0.0, 7.0), (60.0, 2.0)]
     assert graph.store.bars(0, "1min").high.tolist() == [7.0, 2.0]
     counted = graph.health.summary()["bars of ticks"]
     assert (counted["revised"], counted["late"]) == (1, 1)

@@ -14,7 +14,7 @@ PROJECT_TEXT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(PROJECT_TEXT)["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 RUNTIME = [Requirement(line) for line in PROJECT["dependencies"]]
-DEVELOPMENT = [Requirement(line) for line in PROJECT["optional-dependencies"]["dev"]]
+DEVELOPMENT = [Requirement(line) for lines in PROJECT["optional-dependencies"].values() for line in lines]
 
 # Packages that conda-forge lists under another name than the package index does.
 CONDA_NAMES: dict[str, str] = {}

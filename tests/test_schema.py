@@ -1,7 +1,7 @@
 """The schema: whatever comes in, one table goes out."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -275,6 +275,49 @@ def test_a_batch_comes_back_from_pandas_as_it_went(
             if isinstance(value, float) and np.isnan(value):
                 row[column] = None
     assert read == written
+
+
+zones = st.sampled_from([UTC, timezone(timedelta(0)), timezone(timedelta(hours=5.5)), None])
+loose = {
+    "time": st.lists(st.datetimes(timezones=zones), min_size=1)
+    | st.lists(st.datetimes(timezones=st.just(UTC))),
+    "instrument_id": st.lists(st.integers(0, 2**31 + 1)) | st.lists(st.booleans() | st.integers(-2, 3)),
+    "seq": st.lists(st.integers(0, 2**64)) | st.lists(st.none() | st.integers(0, 9)),
+    "conditions": st.lists(st.integers(-1, 2**32)) | st.lists(st.integers(2**31, 2**32 - 1)),
+    "price": st.lists(st.floats()) | st.lists(st.floats() | st.integers() | st.none()),
+}
+
+
+@pytest.mark.parametrize("column", loose)
+@settings(deadline=None)
+@given(data=st.data())
+def test_a_list_is_read_as_what_arrow_makes_of_it(column: str, data: st.DataObject):
+    values = data.draw(loose[column])
+    absent: dict[str, Any] = {"time": NOON, "instrument_id": 0, "price": 1.0}
+    rows: dict[str, Any] = {name: pa.array([value] * len(values)) for name, value in absent.items()}
+
+    def read(given: Any) -> Any:
+        try:
+            return conform("ticks", rows | {column: given}).column(column)
+        except SchemaError as error:
+            return str(error)
+
+    try:
+        array = pa.array(values)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        assert isinstance(read(values), str)
+        return
+    found, wanted = read(values), read(array)
+    assert type(found) is type(wanted), (found, wanted)
+    if isinstance(found, pa.Array):
+        found.validate(full=True)
+        assert found.type == wanted.type
+        assert found.is_null().equals(wanted.is_null())
+        assert found.equals(wanted) or np.array_equal(
+            found.to_numpy(False), wanted.to_numpy(False), equal_nan=True
+        )
+    else:
+        assert found == wanted
 
 
 def test_unknown_topics_and_widths_come_with_the_nearest():

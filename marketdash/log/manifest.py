@@ -65,7 +65,9 @@ class Manifest(_Model):
     start: str = Field("", description="where a replay starts when nobody says otherwise")
     pace: float = Field(60.0, gt=0, description="active seconds per second when nobody says otherwise")
     cadence: float = Field(60.0, gt=0, description="seconds of trading between two events of an instrument")
-    lateness: float = Field(0.0, ge=0, description="seconds after a bar's end within which its trades may come")
+    lateness: float = Field(
+        0.0, ge=0, description="seconds after a bar's end within which its trades may come"
+    )
     redistributable: bool = False
     licence: str = ""
     provenance: dict[str, Any] = {}

@@ -28,6 +28,7 @@ from marketdash.market import memory, tables
 from marketdash.market.adjusted import Adjuster, View, as_of_day
 from marketdash.market.recording import Recording
 from marketdash.market.runner import Runner
+from marketdash.market.snapshots import Snapshots
 from marketdash.market.state import Judge, Status, Values
 from marketdash.pipeline import Graph, Health, columns
 from marketdash.schema import Event, conform, width_us
@@ -37,8 +38,8 @@ from marketdash.sources.replay import ReplaySource
 T = TypeVar("T")
 
 _BEFORE_ALL = -(2**62)
-FRAMES = ("bars", "last", "ticks", "quotes", "actions", "readings", "rejected")
-STREAMS = ("bars", "ticks", "quotes", "actions", "readings")
+FRAMES = ("bars", "last", "ticks", "corrections", "quotes", "actions", "readings", "rejected")
+STREAMS = ("bars", "ticks", "corrections", "quotes", "actions", "readings")
 PATIENCE_S = 30.0
 BEAT_S = 0.1
 """How often bars that end without an event are looked for."""
@@ -60,6 +61,7 @@ class Market:
         *,
         rows: int = 1_000_000,
         principal: str = "anonymous",
+        snapshots_mb: int = 4_000,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.source, self.principal = source, principal
@@ -100,6 +102,9 @@ class Market:
         except BaseException:
             self._runner.stop()
             raise
+        self._snapshots: Snapshots | None = None
+        if isinstance(source, ReplaySource):
+            self._snapshots = Snapshots(source, self.graph, self.bus, snapshots_mb * 1_000_000)
         self._adjuster = Adjuster(self.universe, self.graph.store, self.graph.frames["actions"])
         self.bus.subscribe(ALL, self._handle)
 
@@ -140,6 +145,8 @@ class Market:
         self._closed = self.graph.ending = True
         self._jumps()
         self._runner.stop(self.graph.close)
+        if self._snapshots is not None:
+            self._snapshots.close()
         for recording in list(self.recordings):
             recording.stop(wait=not _on_a_loop())
         memory.release()
@@ -185,9 +192,10 @@ class Market:
 
         `bars` are indexed by their start and have `symbol open high low close volume vwap count revision
         session trading_day closed`; without a width, the narrowest from one minute on. `last` is what each
-        instrument is worth, indexed by symbol. `ticks`, `quotes` and `readings` are the last rows of those
-        topics; `rejected` are the rows that cleaning has stopped, with the reason; `actions` the splits,
-        dividends and renames that are known. `last` limits bars per instrument. `attrs` hold the source, its
+        instrument is worth, indexed by symbol. `ticks`, `corrections`, `quotes` and `readings` are the last
+        rows of those topics as they came (a correction changes bars and prices, not ticks); `rejected` are the
+        rows that cleaning has stopped, with the reason; `actions` the splits, dividends and renames that are
+        known. `last` limits bars per instrument. `attrs` hold the source, its
         state and the market's time.
 
         Bars are as traded unless an `adjustment` is asked for: `split`, `total` or `reinvested`, as
@@ -203,25 +211,30 @@ class Market:
         ids = self.universe.ids(symbols)
         _check_last(last)
         attrs: dict[Any, Any] = {}
+        # The writer waits only while rows are copied, not while they become a DataFrame.
         with self._lock:
             now_us = self.clock.now_us()
             if topic == "bars":
-                width = width or self.default_width
+                rows = self.graph.store.rows(width or self.default_width, ids, last)
+                complete_us = self._complete_until() - self.graph.lateness_us
                 view = self._adjusted(ids, adjustment, as_of, now_us)
-                table = tables.bars_table(
-                    self.graph.store, self.universe, width, ids, last, now_us, self.tz, view
-                )
-                attrs = {"adjustment": adjustment} | tables.adjustment_attrs(view, self.universe)
+                if view is not None:
+                    rows = view.rows(rows)
             elif topic == "last":
                 table = tables.last_table(
                     self.graph.last, self.graph.store, self.universe, ids, self.values(), self.tz
                 )
             elif topic == "rejected":
                 rejects = [row for clean in self.graph.cleaners.values() for row in clean.rejects]
-                table = tables.rejected_table(rejects, self.universe, self.tz)
             else:
-                chosen = ids if symbols is not None else None
-                table = tables.rolling_table(self.graph.frames[topic], self.universe, chosen, self.tz)
+                kept = self.graph.frames[topic].table()
+        if topic == "bars":
+            table = tables.bars_table(rows, self.universe, complete_us, self.tz)
+            attrs = {"adjustment": adjustment} | tables.adjustment_attrs(view, self.universe)
+        elif topic == "rejected":
+            table = tables.rejected_table(rejects, self.universe, self.tz)
+        elif topic != "last":
+            table = tables.readable(kept, self.universe, self.tz, ids if symbols is not None else None)
         table.attrs = {
             "source": self.source.name,
             "label": self.label,
@@ -313,7 +326,8 @@ class Market:
 
         It carries DataFrames, or with `arrow` the record batches themselves. Bars of one width come
         whenever they change or, with `complete`, once each when they have ended. What is attached below
-        costs only itself when it raises: see `health`. A seek backwards plays the log again from its start.
+        costs only itself when it raises: see `health`. While somebody listens, a seek backwards plays the log again
+        from its start, and a seek ahead all that lies between; else both begin at the nearest snapshot.
         """
         if topic not in STREAMS:
             raise UnknownNameError("stream", topic, STREAMS)
@@ -347,6 +361,8 @@ class Market:
     def feed(self, topic: str, rows: Any) -> None:
         """Write rows into the market by hand, as a source would."""
         batch = conform(topic, rows, "market.feed")
+        if self._snapshots is not None:
+            self._call(self._snapshots.spoil)
         self._call(lambda: self._write([(topic, batch)], live=True))
 
     # Inside
@@ -425,16 +441,17 @@ class Market:
             self.epoch += 1
 
     def _sync(self) -> None:
-        """Bring the graph to where the clock of the replay stands: forwards, or from the start anew."""
+        """Bring the graph to where the clock of the replay stands: forwards, or from a snapshot or the start anew."""
         assert isinstance(self.source, ReplaySource)
+        assert self._snapshots is not None
         until = self.clock.now_us()
-        if until < self._reached or self.source.is_beyond(until):
-            self.source.rewind()
-            self.graph.reset()
+        back = until < self._reached or self.source.is_beyond(until)
+        self._snapshots.approach(until, back=back)
         for topic, batch in self.source.take(until):
             if self._closed:
                 return
             self._publish(topic, batch)
+            self._snapshots.look()
         with self._lock:
             self._pending.update(self.graph.advance(until))
         self._reached = until
@@ -511,6 +528,8 @@ async def _follow(market: Market) -> None:
                     batch = market._conformed(topic, rows, live=True)
                     inbox = market._inbox
                     market._publish(topic, batch, None if inbox is None else inbox.arrived)
+                    if market._snapshots is not None:
+                        market._snapshots.look()
                     market.advance()
                     stage.worked(batch.num_rows, 0.0)
                     market.heard_us = market.clock.now_us()
@@ -540,26 +559,34 @@ class _StalledError(SourceError):
 
 async def _next(market: Market, batches: Any) -> Event | None:
     """The source's next event, None when it has no more; too long a silence in open hours is an error."""
-    if market.source.stall_after is None:
-        # Awaited directly, an event goes from the generator into the graph without a turn of the loop in
-        # between, in which a seek could rewind the one and reset the other.
+    # Awaited directly, an event goes from the generator into the graph without a turn of the loop in
+    # between, in which a seek could rewind the one and reset the other. A task of its own would also cost more
+    # than what a round of a few rows does.
+    if (patience := market.source.stall_after) is None:
         return await anext(batches, None)
-    task = asyncio.ensure_future(anext(batches, None))
+    waiting, loop, stalled = asyncio.current_task(), asyncio.get_running_loop(), False
+    assert waiting is not None
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal stalled, timer
+        if market.calendar.is_open(market.clock.now_us()):
+            stalled = waiting.cancel()
+        else:
+            timer = loop.call_later(patience, look)
+
+    timer = loop.call_later(patience, look)
     try:
-        while True:
-            done, _ = await asyncio.wait({task}, timeout=market.source.stall_after)
-            if done:
-                return task.result()
-            if market.calendar.is_open(market.clock.now_us()):
-                raise _StalledError(
-                    f"{market.source.name}",
-                    f"something within {market.source.stall_after:g} s while {market.calendar.name} is open",
-                    "silence",
-                )
+        return await anext(batches, None)
+    except asyncio.CancelledError:
+        if not stalled or waiting.cancelling() > 1:  # by somebody else: the source, or who closes the market
+            raise
+        expected = f"something within {patience:g} s while {market.calendar.name} is open"
+        raise _StalledError(market.source.name, expected, "silence") from None
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        timer.cancel()
+        if stalled:
+            waiting.uncancel()
 
 
 def _check_last(last: int | None) -> None:

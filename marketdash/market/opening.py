@@ -53,4 +53,4 @@ def make_market(
         made = make_source(spec, **timing, **options)
     else:
         made = spec
-    return Market(made, rows=settings.bars, principal=principal)
+    return Market(made, rows=settings.bars, principal=principal, snapshots_mb=settings.snapshots_mb)

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from marketdash.frames import BarStore, LastPrices, RollingFrame
+from marketdash.frames import BarStore, LastPrices
 from marketdash.frames.bars import DAY
 from marketdash.instruments import Universe
 from marketdash.market.adjusted import View
@@ -23,25 +23,15 @@ BAR_COLUMNS = ("open", "high", "low", "close", "volume", "vwap", "count", "revis
 _NO_TIME = np.iinfo(np.int64).min
 _FAR = 250_000_000_000_000_000
 """About the year 9892: what lies beyond was no time, but a number in a wrong unit."""
-_CLEANED = tuple(TOPICS[name] for name in ("ticks", "quotes", "bars", "actions"))
+_CLEANED = tuple(TOPICS[name] for name in ("ticks", "corrections", "quotes", "bars", "actions"))
 _SESSION_NAMES = pd.Index(SESSIONS, dtype="str")
 _STATE_NAMES = pd.Index(STATES, dtype="str")
 
 
 def bars_table(
-    store: BarStore,
-    universe: Universe,
-    width: str,
-    ids: npt.NDArray[Any],
-    last: int | None,
-    now_us: int,
-    tz: str,
-    view: View | None = None,
+    rows: Mapping[str, npt.NDArray[Any]], universe: Universe, complete_us: int, tz: str
 ) -> pd.DataFrame:
-    """Bars of some instruments, indexed by their start, sorted by time and then as asked for."""
-    rows = store.rows(width, ids, last)
-    if view is not None:
-        rows = view.rows(rows)
+    """Bars that a store has given, indexed by their start, sorted by time and then as asked for."""
     order = np.argsort(rows["time"], kind="stable")
     rows = {name: values[order] for name, values in rows.items()}
     columns: dict[str, Any] = {"symbol": _symbols(universe, rows["instrument_id"])}
@@ -49,7 +39,7 @@ def bars_table(
     columns["count"] = pd.arrays.IntegerArray(rows["count"], rows["count"] < 0)
     columns["session"] = pd.Categorical.from_codes(rows["session"].astype(int), _SESSION_NAMES)
     columns["trading_day"] = _days(rows["trading_day"])
-    columns["closed"] = rows["end"] <= now_us
+    columns["closed"] = rows["end"] <= complete_us
     return pd.DataFrame(columns, index=_index(rows["time"], tz))
 
 
@@ -103,13 +93,6 @@ def day_columns(store: BarStore, last: LastPrices) -> dict[str, npt.NDArray[np.f
         np.isnan(columns["turnover"]), typical * columns["volume"], columns["turnover"]
     )
     return columns
-
-
-def rolling_table(
-    frame: RollingFrame, universe: Universe, ids: npt.NDArray[Any] | None, tz: str
-) -> pd.DataFrame:
-    """The rows of a rolling frame, indexed by event time, with symbols."""
-    return readable(frame.table(), universe, tz, ids)
 
 
 def rejected_table(rejects: Sequence[Mapping[str, Any]], universe: Universe, tz: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from marketdash.calendars import DAY_US
 from marketdash.frames.bars import RECORD, BarStore
 from marketdash.frames.last import LastPrices
-from marketdash.pipeline import columns, kernels
+from marketdash.pipeline import addresses, columns, kernels
 from marketdash.pipeline.clean_ticks import CleanTicks
 from marketdash.pipeline.sessions import SessionTable
 from marketdash.pipeline.step import Sited
@@ -19,15 +19,20 @@ from marketdash.schema import WIDTHS
 
 WIDTHS_US = np.array(list(WIDTHS.values()), np.int64)
 HORIZON_US = DAY_US
-"""How long after its end a bar may still be revised, if nobody says otherwise."""
+"""How long after it happened a trade may still revise bars, if nobody says otherwise."""
 
 
 class BuildTicks(Sited):
     """Writes the ticks that `clean` has passed into the store and the last prices, and passes them on.
 
     A tick that is known at most `lateness_us` after the end of its bar belongs to it like any other. A later one
-    revises the bar, up to `horizon_us` after its end. `late` counts those that revised a bar, and those that were
-    too late, or too old for any bar still kept.
+    revises the bar, and one that is known more than `horizon_us` after it happened changes no bar; it is the last
+    price if none came after it. `late` counts those that revised a bar, and those that were too late, or too old for
+    any bar still kept.
+
+    A trade that makes no price goes to the bar of its time or, where that has no price when the next one begins, with
+    its volume to the bar before; before the first bar of all, to that one. So within the lateness any order gives the
+    same prices, but such a volume may go to the bar before.
     """
 
     def __init__(
@@ -58,22 +63,14 @@ class BuildTicks(Sited):
         self.last.restore(prices)
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        assert self.clean.passed is not None
-        cleaned, rows = self.clean.passed
-        assert cleaned is batch
-        store, table, last, done = self.store, self.sessions, self.last, 0
+        assert self.clean.passed is batch
+        ticks, store, last, done = self.clean.ticks, self.store, self.last, 0
         while True:
-            done = kernels.add_ticks(
-                done,
-                rows,
-                self.lateness_us,
-                self.horizon_us,
-                store.memory,
-                table.segments,
-                last.memory,
-                self.late,
-            )
-            if done >= len(rows.ids):
+            done = addresses.add(
+                done, ticks.addresses, ticks.length, self.lateness_us, self.horizon_us, store.memory,
+                self.sessions.segments, last.memory, self.late,
+            )  # fmt: skip
+            if done >= ticks.length:
                 break
             store.make_room()
         store.changed()

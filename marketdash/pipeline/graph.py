@@ -1,6 +1,7 @@
 """The graph of one market: events in at the root, frames and streams out.
 
 root ─ ticks ── clean ─ bars ─ last prices ─┬─ frames, listeners
+     ─ corrections ─ bars ─ last prices ────┤
      ─ quotes ─ clean ─ last prices ────────┤
      ─ bars ─── clean ─ bars ─ last prices ─┤
      ─ actions ─ clean ─────────────────────┤
@@ -29,6 +30,7 @@ from marketdash.pipeline.bars import HORIZON_US, WIDTHS_US, BuildBars, BuildTick
 from marketdash.pipeline.clean import Clean
 from marketdash.pipeline.clean_actions import CleanActions
 from marketdash.pipeline.clean_ticks import CleanTicks
+from marketdash.pipeline.correct import Correct
 from marketdash.pipeline.derive import Derive
 from marketdash.pipeline.feeds import ChangedBars, EndedBars
 from marketdash.pipeline.health import Health
@@ -39,7 +41,7 @@ from marketdash.pipeline.sessions import SessionTable
 from marketdash.pipeline.step import Step
 from marketdash.schema import WIDTHS, width_us
 
-ROLLING = ("ticks", "quotes", "readings")
+ROLLING = ("ticks", "corrections", "quotes", "readings")
 ACTIONS_KEPT = 500_000
 """Twenty years of dividends of 5,000 instruments: one that is forgotten would make adjusted prices wrong."""
 
@@ -75,9 +77,9 @@ class Graph:
         self.frames = {name: RollingFrame(name) for name in ROLLING}
         self.frames["actions"] = RollingFrame("actions", ACTIONS_KEPT)
         self.derive = Derive(universe, self.store, self.health, tz)
-        self.root = Stream(asynchronous=True, stream_name="events")
+        self.roots: dict[str, Stream] = {}
         self.outputs: dict[str, Stream] = {}
-        self.cleaners: dict[str, Clean | CleanActions | CleanTicks] = {}
+        self.cleaners: dict[str, Clean | CleanActions | CleanTicks | Correct] = {}
         self._steps: list[Step] = []
         self._stages: list[str] = []
         self._changed: list[ChangedBars] = []
@@ -93,6 +95,10 @@ class Graph:
         clean = self.cleaners["ticks"] = CleanTicks(self.sessions)
         build = BuildTicks(self.store, self.last, clean, self.lateness_us, self.horizon_us)
         self._chain("ticks", [("clean ticks", clean), ("bars of ticks", build)])
+        correct = self.cleaners["corrections"] = Correct(
+            self.store, self.last, clean, self.lateness_us, self.horizon_us
+        )
+        self._chain("corrections", [("correct ticks", correct)])
         for topic in ("quotes", "bars"):
             self.cleaners[topic] = Clean(self.sessions, topic, self.store.widths)
             stages: list[tuple[str, Step]] = [(f"clean {topic}", self.cleaners[topic])]
@@ -109,7 +115,7 @@ class Graph:
     def _chain(self, topic: str, stages: list[tuple[str, Step]]) -> None:
         if topic in self.frames:
             stages.append((f"frame of {topic}", Keep(self.frames[topic])))
-        node = self.root.only_topic(topic)
+        node = self.roots[topic] = nodes.Plain(asynchronous=True, stream_name=topic)
         for name, call in stages:
             node = node.step(call, name, self.health)
             self._steps.append(call)
@@ -121,7 +127,7 @@ class Graph:
         if not batch.num_rows:
             return []
         pending: list[Any] = []
-        if topic in ("ticks", "bars") and self._has_readers:
+        if topic in ("ticks", "corrections", "bars") and self._has_readers:
             for part in self._parts(topic, batch, pending):
                 pending += self._emit(topic, part)
         else:
@@ -135,7 +141,7 @@ class Graph:
 
     def _emit(self, topic: str, batch: pa.RecordBatch) -> list[Any]:
         # Stream.emit would wrap what is left in a future each time, for 20 µs.
-        pending: list[Any] = self.root._emit((topic, batch))
+        pending: list[Any] = self.roots[topic]._emit(batch)
         if len(past := self.store.take_past()):
             readers = [item.unread for item in self.derive.derivations] + [
                 feed.unread for feed in self._ended
@@ -230,7 +236,9 @@ class Graph:
     @property
     def is_heard(self) -> bool:
         """Whether anybody listens: what he knows of cannot be taken back."""
-        return bool(self._changed or self._ended or any(len(guard.downstreams) for guard in list(self._guards)))
+        return bool(
+            self._changed or self._ended or any(len(guard.downstreams) for guard in list(self._guards))
+        )
 
     @property
     def errors(self) -> int:
@@ -243,7 +251,14 @@ class Graph:
         """What makes of the same rows the same state: equal for graphs that can take each other's snapshots."""
         derived = tuple((item.spec.indicator, str(item.spec), item.width) for item in self.derive.derivations)
         store = self.store
-        return store.widths, store.limits.tobytes(), self.lateness_us, self.horizon_us, self.derive.tz, derived
+        return (
+            store.widths,
+            store.limits.tobytes(),
+            self.lateness_us,
+            self.horizon_us,
+            self.derive.tz,
+            derived,
+        )
 
     def snapshot(self) -> Any:
         """All that was pushed has left behind, but for the bars behind the newest (see `snapshots`)."""
@@ -261,7 +276,7 @@ class Graph:
         """Take all sinks down, those that were attached too: streamz would keep them for ever."""
         for guard in list(self._guards):
             guard.close()
-        nodes = [self.root, *(feed.node for feed in (*self._changed, *self._ended))]
+        nodes = [*self.roots.values(), *(feed.node for feed in (*self._changed, *self._ended))]
         for node in nodes:
             nodes.extend(item for item in node.downstreams if item not in nodes)
         for node in nodes:

@@ -8,6 +8,8 @@ rows were cut into batches. Columns of rings are those of `frames.bars`, of last
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,call-arg"
 from __future__ import annotations
 
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,13 +71,37 @@ from marketdash.schema import WIDTHS
 Kernel = Any
 """A compiled function; numba's dispatcher has no type that mypy knows."""
 
-# Compiled at the first call and kept on disk. Nothing here divides by zero, so nothing checks that.
 PLACE = (1 << 47) - 1
 """Numbers masked by it cannot be negative, which spares the compiled code to look at each index for that."""
 
+# Nothing here divides by zero, so nothing checks that. Nothing makes an array, so none is counted: to count references
+# to those that are handed about took half of the time.
 _OPTIONS: Any = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
-compiled: Kernel = njit(**_OPTIONS)
-inlined: Kernel = njit(inline="always", **_OPTIONS)
+
+
+def sources_hash(folder: Path) -> bytes:
+    """A hash over what kernels are made of: the files of this package, and of those whose constants they use."""
+    files = sorted(folder.glob("pipeline/*.py")) + sorted(folder.glob("frames/*.py"))
+    files += [folder / f"{name}.py" for name in ("calendars", "conditions", "schema")]
+    return sha256(b"".join(file.read_bytes() for file in files)).digest()
+
+
+def compiled(function: Any, **options: Any) -> Kernel:
+    """Compile at the first call, and keep what comes out until a file changes from which a kernel may be made.
+
+    Numba looks at the file of a function alone, and would go on with the old code of what it calls elsewhere.
+    """
+    made = njit(**_OPTIONS, **options)(function)
+    if kept := getattr(getattr(made, "_cache", None), "_cache_file", None):
+        kept._source_stamp = _SOURCES
+    return made
+
+
+def inlined(function: Any) -> Kernel:
+    return compiled(function, inline="always")
+
+
+_SOURCES = sources_hash(Path(__file__).parents[1])
 
 WIDTHS_KNOWN = len(WIDTHS)
 
@@ -89,7 +115,9 @@ def fetch(typingctx, array, index):
         pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
         whole = ir.IntType(32)
         function = builder.module.declare_intrinsic(
-            "llvm.prefetch", [pointer.type], ir.FunctionType(ir.VoidType(), [pointer.type, whole, whole, whole])
+            "llvm.prefetch",
+            [pointer.type],
+            ir.FunctionType(ir.VoidType(), [pointer.type, whole, whole, whole]),
         )
         builder.call(function, [pointer, whole(1), whole(3), whole(1)])
         return context.get_dummy_value()
@@ -116,6 +144,11 @@ R_TOP, R_NEWEST, R_CURSOR, R_PATIENT = range(4)
 N_RECENT = 4
 T_TIME, T_SEQ, T_BEFORE, T_AFTER, T_ID, T_EFFECTS = range(6)
 T_PRICE, T_SIZE = range(2)
+HELD, VOID, CHANGED, BEGINS, LATER = 16, 32, 64, 128, 256
+"""Marks of a recent tick beside its effects: held as absurd, cancelled, corrected, one that a bar may begin with, or
+may begin with since it was corrected."""
+LAG_BITS = 9
+"""Above the marks: how long after it happened the tick was known, in microseconds."""
 DISORDER = 32
 """How many ticks of an instrument may come with lower numbers before one whose number is looked for."""
 NEARBY = 256
@@ -156,14 +189,15 @@ def span_of_times(ids, times, known):
 
 @compiled
 def check_ticks(
-    ids, times, known, seqs, prices, sizes, conditions, tapes, rules, tick_sizes, segments, spans, pointers,
-    band, recent, recent_floats, recent_ints, appended, verdict, effects, rows,
+    ticks, tapes, rules, tick_sizes, segments, spans, pointers, band, recent, recent_floats, recent_ints, appended,
+    verdict,
 ):  # fmt: skip
     """Judge each tick, 0 for good ones; returns how many are not.
 
     Of each good one `effects` tells what it changes by its conditions, and `rows` its segment.
     """
-    bad = 0
+    times, known, seqs, prices, sizes = ticks.times, ticks.known, ticks.seqs, ticks.prices, ticks.sizes
+    ids, effects, rows, bad = ticks.ids, ticks.effects, ticks.rows, 0
     for i in range(len(ids)):
         n, t = ids[i], times[i]
         if n < 0 or n >= len(spans):
@@ -181,7 +215,7 @@ def check_ticks(
             continue
         s = find_segment(t, n, segments, spans, pointers)
         rows[i] = s
-        effects[i] = effects_of(conditions[i], tapes[n], segments[s, S_SESSION] == REGULAR, rules)
+        effects[i] = effects_of(ticks.conditions[i], tapes[n], segments[s, S_SESSION] == REGULAR, rules)
         if seqs[i] >= 0:
             if seqs[i] > recent[n, R_TOP]:
                 recent[n, R_TOP] = seqs[i]
@@ -189,8 +223,10 @@ def check_ticks(
                 found = find_recent(n, seqs[i], recent, recent_ints, appended[0])
                 slot = found & (len(recent_ints) - 1)
                 if (
-                    found >= 0 and recent_ints[slot, T_TIME] == t and recent_floats[slot, T_PRICE] == prices[i]
-                    and not recent_floats[slot, T_SIZE] < sizes[i] and not recent_floats[slot, T_SIZE] > sizes[i]
+                    found >= 0 and recent_ints[slot, T_TIME] == t and (
+                        recent_ints[slot, T_EFFECTS] & (VOID | CHANGED) or (recent_floats[slot, T_PRICE] == prices[i]
+                        and not recent_floats[slot, T_SIZE] < sizes[i] and not recent_floats[slot, T_SIZE] > sizes[i])
+                    )
                 ):  # fmt: skip
                     verdict[i] = TWICE
                     bad += 1
@@ -198,8 +234,12 @@ def check_ticks(
         if effects[i] & (LAST | EXTREMES):
             verdict[i] = judge_price(n, t, prices[i], tick_sizes[n], band)
             bad += verdict[i] != GOOD
-        # What is held, too: sent again it must not agree with itself.
-        append_recent(n, t, seqs[i], prices[i], sizes[i], effects[i], recent, recent_floats, recent_ints, appended)
+            if verdict[i] == FREED:
+                free_held(n, recent, recent_ints, appended[0])
+        marks = effects[i] | (BEGINS if effects[i] & OPENS else 0) | (known[i] - t) << LAG_BITS
+        if verdict[i] == FAR:
+            marks |= HELD  # but remembered: sent again it must not agree with itself
+        append_recent(n, t, seqs[i], prices[i], sizes[i], marks, recent, recent_floats, recent_ints, appended)
     return bad
 
 
@@ -250,13 +290,25 @@ def judge_price(n, t, price, tick_size, band):
 
 
 @compiled
-def append_recent(n, t, seq, price, size, effects, recent, floats, ints, appended):
+def free_held(n, recent, ints, appended):
+    """The last prints of an instrument that were held are held no longer."""
+    at, freed = recent[n, R_NEWEST], 0
+    while is_recent(at, len(ints), appended) and freed < BAND_PRINTS - 1:
+        slot = at & (len(ints) - 1)
+        if ints[slot, T_EFFECTS] & HELD and not ints[slot, T_EFFECTS] & VOID:
+            ints[slot, T_EFFECTS] -= HELD
+            freed += 1
+        at = ints[slot, T_BEFORE]
+
+
+@compiled
+def append_recent(n, t, seq, price, size, marks, recent, floats, ints, appended):
     """Remember a tick among the recent ones of all instruments, and as the newest of its own."""
     number = appended[0]
     slot, before = number & (len(ints) - 1), recent[n, R_NEWEST]
     ints[slot, T_TIME], ints[slot, T_SEQ] = t, seq
     ints[slot, T_BEFORE], ints[slot, T_AFTER] = before, -1
-    ints[slot, T_ID], ints[slot, T_EFFECTS] = n, effects
+    ints[slot, T_ID], ints[slot, T_EFFECTS] = n, marks
     floats[slot, T_PRICE], floats[slot, T_SIZE] = price, size
     if is_recent(before, len(ints), number):
         ints[before & (len(ints) - 1), T_AFTER] = number
@@ -572,7 +624,7 @@ def add_ticks(begin, ticks, lateness, horizon, store, segments, last, late):
     Returns the number of ticks, or the tick before which a ring must grow or the notes of the past be
     emptied; call again from that one. `rows` are the ticks' segments. `late` counts ticks that changed a bar
     which was complete (known more than `lateness` after its end), and ticks that came too late to: known
-    more than `horizon` after the end, or too old for all kept bars. What a ready-made bar tells of already
+    more than `horizon` after they happened, or too old for all kept bars. What a ready-made bar tells of already
     is not added again.
 
     Most ticks belong to the newest bars of all widths, which lie inside one another. These are summed up
@@ -583,7 +635,9 @@ def add_ticks(begin, ticks, lateness, horizon, store, segments, last, late):
         n, t, seq, seen = ticks.ids[i] & PLACE, ticks.times[i], ticks.seqs[i], ticks.known[i]
         f = (n * FRESH) & PLACE
         until = store.fresh_ints[f + FRESH_UNTIL]
-        if until > 0 and is_after(t, seq, store.fresh_ints[f + FRESH_CLOSED], store.fresh_ints[f + FRESH_SEQ]):
+        if until > 0 and is_after(
+            t, seq, store.fresh_ints[f + FRESH_CLOSED], store.fresh_ints[f + FRESH_SEQ]
+        ):
             goes_on = t < until and seen <= until + lateness
             if not goes_on and t >= until and ticks.effects[i] == ALL:
                 if not has_room(n, store):
@@ -671,7 +725,9 @@ def empty_fresh(store, f):
     store.fresh_floats[f + FRESH_HIGH], store.fresh_floats[f + FRESH_LOW] = -np.inf, np.inf
     store.fresh_floats[f + FRESH_VOLUME] = store.fresh_floats[f + FRESH_VOLUME_REST] = 0.0
     store.fresh_floats[f + FRESH_TURNOVER] = store.fresh_floats[f + FRESH_TURNOVER_REST] = 0.0
-    store.fresh_ints[f + FRESH_COUNT] = store.fresh_ints[f + FRESH_KNOWN] = store.fresh_ints[f + FRESH_CLOSE_KNOWN] = 0
+    store.fresh_ints[f + FRESH_COUNT] = store.fresh_ints[f + FRESH_KNOWN] = store.fresh_ints[
+        f + FRESH_CLOSE_KNOWN
+    ] = 0
 
 
 @compiled
@@ -686,7 +742,12 @@ def open_fresh(n, store):
             continue
         at = head_at(n, w)
         inside = store.totals[n, w] > 0 and ints[at + TIME] <= start and end <= ints[at + END]
-        if not inside or ints[at + GIVEN] != BUILT or ints[at + CLOSED] < 0 or store.waiting_ints[at + KNOWN] != 0:
+        if (
+            not inside
+            or ints[at + GIVEN] != BUILT
+            or ints[at + CLOSED] < 0
+            or store.waiting_ints[at + KNOWN] != 0
+        ):
             return
     store.fresh_ints[f + FRESH_UNTIL] = end
     store.fresh_ints[f + FRESH_CLOSED] = ints[narrowest + CLOSED]
@@ -704,9 +765,18 @@ def begin_bars(n, t, seq, seen, price, s, lateness, store, segments, last):
     f, session = (n * FRESH) & PLACE, segments[s, S_SESSION]
     for w in store.active:
         at = head_at(n, w)
+        if store.widths[w] >= DAY_US and session == REGULAR and store.waiting_ints[at + KNOWN] != 0:
+            return (
+                False  # outside of the regular session nobody looked whether a trade waits for the next day
+            )
         if (store.widths[w] < DAY_US or session == REGULAR) and store.totals[n, w] > 0:
             if t >= store.head_ints[at + END]:
-                fetch_record(store.ints, newest_at(store.offsets[w], n, store.totals[n, w], store.capacities[w]))
+                # Of the others nothing waits while ticks are summed up; a day's trades may, outside of its session.
+                if store.widths[w] >= DAY_US and store.waiting_ints[at + KNOWN] != 0:
+                    return False
+                fetch_record(
+                    store.ints, newest_at(store.offsets[w], n, store.totals[n, w], store.capacities[w])
+                )
             elif t < store.head_ints[at + TIME] or store.head_ints[at + GIVEN] != BUILT:
                 return False
     if seen > bounds(t, store.widths[store.active[0]], s, segments)[1] + lateness:
@@ -720,11 +790,18 @@ def begin_bars(n, t, seq, seen, price, s, lateness, store, segments, last):
         if total == 0 or t >= store.head_ints[at + END]:
             start, end = bounds(t, store.widths[w], s, segments)
             if total > 0:
-                copy_record(store.ints, newest_at(store.offsets[w], n, total, store.capacities[w]), store.head_ints, at)
+                copy_record(
+                    store.ints,
+                    newest_at(store.offsets[w], n, total, store.capacities[w]),
+                    store.head_ints,
+                    at,
+                )
                 start = max(start, store.head_ints[at + END])  # a source's own bars may end off our grid
             store.totals[n, w] = total + 1
             write_prices(store.head_floats, at, price)
-            write_ints(store.head_ints, at, start, end, seen, 0, session, segments[s, S_DAY], BUILT, t, t, seq)
+            write_ints(
+                store.head_ints, at, start, end, seen, 0, session, segments[s, S_DAY], BUILT, t, t, seq
+            )
         until = min(until, store.head_ints[at + END])
     store.fresh_ints[f + FRESH_UNTIL] = until
     empty_fresh(store, f)
@@ -735,6 +812,11 @@ def begin_bars(n, t, seq, seen, price, s, lateness, store, segments, last):
 def add_apart(n, t, seq, seen, price, size, effects, s, lateness, horizon, store, segments, last, late):
     """Add one tick to the bar of each width that it belongs to, and to the last price."""
     session = segments[s, S_SESSION]
+    if seen > t + horizon:
+        late[TOO_LATE] += 1
+        if effects & LAST:  # on a Sunday a price of Friday is the last one
+            set_last(last.floats, last.ints, n, price, t, seq, seen, segments[s, S_DAY], session)
+        return
     store.touched[n] += 1
     taken, refused, revised = False, False, False
     for w in store.active:
@@ -745,9 +827,6 @@ def add_apart(n, t, seq, seen, price, size, effects, s, lateness, horizon, store
             if store.head_ints[at + GIVEN] == READY_MADE and t < store.head_ints[at + CLOSED]:
                 taken = True
                 break  # and so does every wider one
-            if seen > store.head_ints[at + END] + horizon:
-                refused = True
-                continue
             taken = True
             if seen > store.head_ints[at + END] + lateness:
                 store.head_ints[at + REVISION] += 1
@@ -755,7 +834,7 @@ def add_apart(n, t, seq, seen, price, size, effects, s, lateness, horizon, store
                 revised = True
             add_tick(store.head_floats, store.head_ints, at, t, seq, seen, price, size, effects)
             continue
-        became = add_aside(n, w, t, seq, seen, price, size, effects, s, lateness, horizon, store, segments)
+        became = add_aside(n, w, t, seq, seen, price, size, effects, s, lateness, store, segments)
         refused |= became == REFUSED
         revised |= became == REVISED_PAST
         taken |= became != REFUSED
@@ -768,7 +847,7 @@ def add_apart(n, t, seq, seen, price, size, effects, s, lateness, horizon, store
 
 
 @compiled
-def add_aside(n, w, t, seq, seen, price, size, effects, s, lateness, horizon, store, segments):
+def add_aside(n, w, t, seq, seen, price, size, effects, s, lateness, store, segments):
     """Add a tick that is not of the newest bar: begin a bar, or find the past one; tells which it was.
 
     Arrays are read by number and never sliced: a slice counts references, which costs more than a tick.
@@ -781,7 +860,12 @@ def add_aside(n, w, t, seq, seen, price, size, effects, s, lateness, horizon, st
     if newest and not effects & OPENS:
         wait(head, start, end, t, seq, seen, price, size, effects, s, total, store, segments)
         return WAITS
-    if newest and store.waiting_ints[head + KNOWN] != 0 and store.waiting_ints[head + TIME] < start and total > 0:
+    if (
+        newest
+        and store.waiting_ints[head + KNOWN] != 0
+        and store.waiting_ints[head + TIME] < start
+        and total > 0
+    ):
         add_volume(store.head_floats, store.head_ints, head, store.waiting_floats, store.waiting_ints, head)
         store.waiting_ints[head + KNOWN] = 0
     if total > 0:
@@ -791,17 +875,17 @@ def add_aside(n, w, t, seq, seen, price, size, effects, s, lateness, horizon, st
         first_tick(
             store.head_floats, store.head_ints, head, start, end, t, seq, seen, price, size, effects, s, segments
         )  # fmt: skip
-        if store.waiting_ints[head + KNOWN] != 0:
+        if store.waiting_ints[head + KNOWN] != 0 and store.waiting_ints[head + TIME] <= start:
             if store.waiting_ints[head + TIME] < start:
                 forget_prices(store.waiting_floats, store.waiting_ints, head)
-            merge_bar(store.head_floats, store.head_ints, head, store.waiting_floats, store.waiting_ints, head)
+            merge_bar(
+                store.head_floats, store.head_ints, head, store.waiting_floats, store.waiting_ints, head
+            )
             store.waiting_ints[head + KNOWN] = 0
         return BEGUN
     at = find_bar(store.ints, base, n, total, capacity, t)
     if at >= 0:
         end = store.ints[at + END]
-    if seen > end + horizon:
-        return REFUSED
     if at < 0 and not effects & OPENS:  # its volume belongs to the bar before
         at = find_before(store.ints, base, n, total, capacity, t)
         if at < 0:
@@ -832,7 +916,9 @@ def wait(head, start, end, t, seq, seen, price, size, effects, s, total, store, 
     """
     if store.waiting_ints[head + KNOWN] != 0 and store.waiting_ints[head + TIME] < start:
         if total > 0:
-            add_volume(store.head_floats, store.head_ints, head, store.waiting_floats, store.waiting_ints, head)
+            add_volume(
+                store.head_floats, store.head_ints, head, store.waiting_floats, store.waiting_ints, head
+            )
             store.waiting_ints[head + KNOWN] = 0
         else:  # before the first bar of all, it waits for that one
             store.waiting_ints[head + TIME], store.waiting_ints[head + END] = start, end
@@ -864,13 +950,26 @@ def add_volume(floats, ints, at, base_floats, base_ints, base):
 @compiled
 def first_tick(floats, ints, at, start, end, t, seq, seen, price, size, effects, s, segments):
     write_prices(floats, at, np.nan)
-    write_ints(ints, at, start, end, seen, 0, segments[s, S_SESSION], segments[s, S_DAY], BUILT, FOREVER, -1, -1)
+    write_ints(
+        ints, at, start, end, seen, 0, segments[s, S_SESSION], segments[s, S_DAY], BUILT, FOREVER, -1, -1
+    )
     add_tick(floats, ints, at, t, seq, seen, price, size, effects)
+
+
+@compiled
+def is_emptied(floats, ints, at):
+    """Whether all trades that made this bar's prices were cancelled: it shows the close of the bar before it."""
+    return ints[at + OPENED] == FOREVER and floats[at + OPEN] == floats[at + OPEN]
 
 
 @compiled
 def add_tick(floats, ints, at, t, seq, seen, price, size, effects):
     """Add a tick to a bar that may have ticks before and after it; of ticks at one time the lower number is first."""
+    if is_emptied(floats, ints, at):
+        if effects & OPENS:
+            forget_prices(floats, ints, at)
+        else:
+            effects &= VOLUMES
     if effects & EXTREMES:
         if not price <= floats[at + HIGH]:
             floats[at + HIGH] = price
@@ -923,7 +1022,10 @@ def add_sums(floats, at, base_floats, base):
 @compiled
 def merge_bar(floats, ints, at, base_floats, base_ints, base):
     """Fold the narrower bar at `base` into the wider one at `at`."""
-    widen(floats, at, base_floats, base)
+    if is_emptied(floats, ints, at):
+        forget_prices(floats, ints, at)
+    if not is_emptied(base_floats, base_ints, base):
+        widen(floats, at, base_floats, base)
     if base_ints[base + CLOSED] >= 0 and is_after(
         base_ints[base + CLOSED], base_ints[base + CLOSED_SEQ], ints[at + CLOSED], ints[at + CLOSED_SEQ]
     ):
@@ -966,6 +1068,8 @@ def rebuild_bar(floats, ints, at, base, n, total, capacity):
             take_open(floats, ints, at, floats, ints, narrow)
             take_close(floats, ints, at, floats, ints, narrow)
             ints[at + COUNT], ints[at + KNOWN] = ints[narrow + COUNT], known
+            if is_emptied(floats, ints, at):
+                forget_prices(floats, ints, at)
             first = False
         else:
             merge_bar(floats, ints, at, floats, ints, narrow)
@@ -978,6 +1082,8 @@ def correct_bar(floats, ints, at, base_floats, base_ints, base, old_floats, old_
 
     A high that was too high, or a low too low, stays.
     """
+    if is_emptied(floats, ints, at):
+        forget_prices(floats, ints, at)
     widen(floats, at, base_floats, base)
     if old_ints[OPENED] <= ints[at + OPENED]:
         take_open(floats, ints, at, base_floats, base_ints, base)
@@ -1003,7 +1109,20 @@ def is_same(old, values):
 
 @compiled
 def add_bars(
-    begin, bases, ids, times, known, values, counts, store, segments, spans, pointers, late, old_floats, old_ints
+    begin,
+    bases,
+    ids,
+    times,
+    known,
+    values,
+    counts,
+    store,
+    segments,
+    spans,
+    pointers,
+    late,
+    old_floats,
+    old_ints,
 ):
     """Put ready-made bars of the widths `bases` in their place and fold them into the wider widths.
 
@@ -1039,7 +1158,12 @@ def put_bar(n, base, t, seen, values, count, s, store, segments, late, old_float
 
     `old_floats` and `old_ints` receive the bar that was there.
     """
-    total, head, ring, capacity = store.totals[n, base], head_at(n, base), store.offsets[base], store.capacities[base]
+    total, head, ring, capacity = (
+        store.totals[n, base],
+        head_at(n, base),
+        store.offsets[base],
+        store.capacities[base],
+    )
     width = store.widths[base]
     if total > 0:
         copy_record(store.ints, newest_at(ring, n, total, capacity), store.head_ints, head)
@@ -1052,7 +1176,11 @@ def put_bar(n, base, t, seen, values, count, s, store, segments, late, old_float
     newest = total == 0 or start >= store.head_ints[head + TIME]
     at = -1
     if total > 0:
-        at = newest_at(ring, n, total, capacity) if newest else find_bar(store.ints, ring, n, total, capacity, start)
+        at = (
+            newest_at(ring, n, total, capacity)
+            if newest
+            else find_bar(store.ints, ring, n, total, capacity, start)
+        )
     became, revision = BEGUN, 0
     if at >= 0 and store.ints[at + TIME] == start:
         copy_record(old_ints, 0, store.ints, at)
@@ -1118,7 +1246,13 @@ def fold_bar(n, w, base, base_at, became, s, store, segments, old_floats, old_in
         if became == BEGUN:
             merge_bar(store.floats, store.ints, at, store.floats, store.ints, base_at)
         elif given > FOLDED + base or not rebuild_bar(
-            store.floats, store.ints, at, store.offsets[base], n, store.totals[n, base], store.capacities[base]
+            store.floats,
+            store.ints,
+            at,
+            store.offsets[base],
+            n,
+            store.totals[n, base],
+            store.capacities[base],
         ):
             correct_bar(store.floats, store.ints, at, store.floats, store.ints, base_at, old_floats, old_ints)
         store.ints[at + GIVEN] = max(given, FOLDED + base)
@@ -1137,7 +1271,10 @@ def set_last(floats, ints, n, price, t, seq, seen, day, session):
         if day > ints[n, L_DAY]:
             if floats[n, L_REGULAR] == floats[n, L_REGULAR]:
                 floats[n, L_PREVIOUS] = floats[n, L_REGULAR]
-                ints[n, L_PREVIOUS_TIME], ints[n, L_PREVIOUS_SEQ] = ints[n, L_REGULAR_TIME], ints[n, L_REGULAR_SEQ]
+                ints[n, L_PREVIOUS_TIME], ints[n, L_PREVIOUS_SEQ] = (
+                    ints[n, L_REGULAR_TIME],
+                    ints[n, L_REGULAR_SEQ],
+                )
             elif floats[n, L_LAST] == floats[n, L_LAST]:
                 floats[n, L_PREVIOUS] = floats[n, L_LAST]  # until a regular price comes
             ints[n, L_DAY] = day
@@ -1199,9 +1336,10 @@ def stamp_rows(rows, segments, sessions, days):
 
 
 @compiled
-def site_ticks(ids, times, conditions, tapes, rules, segments, spans, pointers, effects, rows):
+def site_ticks(ticks, tapes, rules, segments, spans, pointers):
     """Segment of each tick, and what it changes."""
-    for i in range(len(ids)):
-        n = ids[i]
-        rows[i] = find_segment(times[i], n, segments, spans, pointers)
-        effects[i] = effects_of(conditions[i], tapes[n], segments[rows[i], S_SESSION] == REGULAR, rules)
+    for i in range(len(ticks.ids)):
+        n = ticks.ids[i]
+        s = find_segment(ticks.times[i], n, segments, spans, pointers)
+        ticks.rows[i] = s
+        ticks.effects[i] = effects_of(ticks.conditions[i], tapes[n], segments[s, S_SESSION] == REGULAR, rules)

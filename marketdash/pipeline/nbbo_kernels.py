@@ -13,6 +13,13 @@ BID, ASK, BID_SIZE, ASK_SIZE = range(4)
 
 
 @compiled
+def copy_row(to, of):
+    """Copy a row number by number: at once numpy would ask for memory, which these kernels are compiled without."""
+    for field in range(len(to)):
+        to[field] = of[field]
+
+
+@compiled
 def rank_quotes(ids, days, quotes, participants, taken, day_of, books, best, told, passed):
     """Bring books and bests up to date row by row; returns how many rows are to be passed on, and how many as others.
 
@@ -23,7 +30,7 @@ def rank_quotes(ids, days, quotes, participants, taken, day_of, books, best, tol
     for i in range(len(ids)):
         n, p = ids[i], participants[i]
         passed[i] = False
-        told[i] = quotes[i]
+        copy_row(told[i], quotes[i])
         if taken[i] & IGNORED or (p >= 0 and days[i] < day_of[n]):
             continue
         if days[i] > day_of[n]:
@@ -33,7 +40,7 @@ def rank_quotes(ids, days, quotes, participants, taken, day_of, books, best, tol
         if p < 0:
             passed[i] = True
             changed += fill(quotes[i], best[n])
-            told[i] = best[n]
+            copy_row(told[i], best[n])
         else:
             book = books[n, p]
             moved = take_side(quotes[i], book, best[n], BID, BID_SIZE, 1.0, taken[i] & NO_BID)
@@ -43,7 +50,7 @@ def rank_quotes(ids, days, quotes, participants, taken, day_of, books, best, tol
                 moved |= rank_side(books[n], best[n], ASK, ASK_SIZE, -1.0)
             if moved:
                 passed[i] = True
-                told[i] = best[n]
+                copy_row(told[i], best[n])
                 changed += 1
         count += passed[i]
     return count, changed

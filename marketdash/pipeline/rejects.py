@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from marketdash.pipeline import columns
+
 REASONS = (
     "good",
     "unknown instrument",
@@ -20,7 +22,10 @@ REASONS = (
     "duplicate",
     "far from the last prices",
     "impossible action",
+    "unknown original",
+    "withdrawn by its source",
 )
+UNKNOWN, WITHDRAWN = map(REASONS.index, ("unknown original", "withdrawn by its source"))
 KEPT = 1000
 
 Verdict = npt.NDArray[np.int8]
@@ -76,6 +81,17 @@ class Rejects:
             self.counts[REASONS[code]] -= len(found)
         self._stopped = deque(item for item in self._stopped if len(item[1]))
         return pa.concat_batches(taken[::-1]) if taken else None
+
+    def withdraw(self, code: int, instrument: int, seq: int) -> None:
+        """Give the row of this number that was stopped for `code` another reason: its source has taken it back."""
+        for place, (batch, verdict) in enumerate(self._stopped):
+            same = (
+                (columns.ids(batch) == instrument) & (columns.counts(batch, "seq") == seq) & (verdict == code)
+            )
+            if same.any():
+                self._stopped[place] = batch, np.where(same, WITHDRAWN, verdict).astype(np.int8)
+                self.counts[REASONS[code]] -= int(same.sum())
+                self.counts[REASONS[WITHDRAWN]] += int(same.sum())
 
     def rows(self) -> list[dict[str, Any]]:
         """The kept rows, oldest first, with topic and reason; times in microseconds."""

@@ -9,10 +9,12 @@ from marketdash.pipeline.kernels import compiled, copy_record, ring_at
 
 @compiled
 def take_out(ints, base, capacity, first, stop, places, out):
-    """Copy the bars from number `first[n]` to before `stop[n]` of each instrument to the record `places[n]` of `out`."""
+    """Copy the bars of instrument n from number `first[n]` to before `stop[n]` to the record `places[n]` of `out`."""
     for n in range(len(first)):
         for b in range(first[n], stop[n]):
-            copy_record(out, (places[n] + b - first[n]) * RECORD, ints, ring_at(base, n, b % capacity, capacity))
+            copy_record(
+                out, (places[n] + b - first[n]) * RECORD, ints, ring_at(base, n, b % capacity, capacity)
+            )
 
 
 @compiled
@@ -25,7 +27,9 @@ def put_back(ints, base, capacity, low, high, first, places, kept):
     for n in range(len(first)):
         begin = max(first[n], low[n])
         for b in range(begin, high[n]):
-            copy_record(ints, ring_at(base, n, b % capacity, capacity), kept, (places[n] + b - first[n]) * RECORD)
+            copy_record(
+                ints, ring_at(base, n, b % capacity, capacity), kept, (places[n] + b - first[n]) * RECORD
+            )
         high[n] = min(high[n], max(begin, low[n]))
         missing += high[n] > low[n]
     return missing

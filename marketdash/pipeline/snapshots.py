@@ -74,9 +74,9 @@ class Chain:
     """Snapshots of one log, played in one way, at marks 1, 2, 3 …: any graph of that way adds the next, or takes one.
 
     A bar that is behind the newest rarely changes, so each snapshot keeps only those that came since the one before:
-    a day of 20 million ticks fills 1.2 GB in place of 20 times 0.6. They lie in a file that has no name and
-    goes away with this object. All chains of the process have `budget` bytes together; when they are used up, or
-    the disk fails, no more snapshots are taken. Safe to use from many threads.
+    a day of 20 million ticks of 2,500 instruments fills 1.1 GB, in place of 20 times 0.4. They lie in a file that has
+    no name and goes away with this object. All chains of the process have `budget` bytes together; when they are used
+    up, or the disk fails, no more snapshots are taken. Safe to use from many threads.
     """
 
     def __init__(self, budget: int) -> None:
@@ -99,14 +99,14 @@ class Chain:
                 return
             try:
                 self._kept.append(self._taken(graph, behind))
-            except OSError:
+            except (OSError, MemoryError):
                 self._full = True
 
     def restore(self, mark: int, graph: Graph) -> None:
         """Bring a graph to where a snapshot was taken."""
         kept, store = self._kept[mark - 1], graph.store
-        graph.restore(self._looked_up(kept.state))
         store.grow(kept.capacities)
+        graph.restore(self._looked_up(kept.state))
         memory = store.memory
         for width in store.active.tolist():
             low = np.maximum(store.totals[:, width] - memory.capacities[width], 0)
@@ -128,6 +128,7 @@ class Chain:
         places = (np.cumsum(counts.T.ravel()) - counts.T.ravel()).reshape(counts.T.shape).T
         state = graph.snapshot()
         self._make_sure_of(int(counts.sum()) * RECORD * 8 + _size(state) + _SMALL)
+        self.nbytes += -self.nbytes % _LINE
         begin = self.nbytes
         for width in store.active.tolist():
             self._write(_records(store, width, first[:, width], stop[:, width]))
@@ -141,14 +142,14 @@ class Chain:
             raise OSError("The budget for snapshots is used up")
         if self._file is None:
             # It is as long as it may get from the start, but holds nothing: so it is mapped only once.
-            self._file = tempfile.TemporaryFile(prefix="marketdash-", buffering=0)
+            self._file = tempfile.TemporaryFile(prefix="marketdash-", buffering=0)  # noqa: SIM115  # closed below
             weakref.finalize(self, self._file.close)
             os.truncate(self._file.fileno(), self.budget)
             self._map = mmap.mmap(self._file.fileno(), self.budget, access=mmap.ACCESS_READ)
 
     def _write(self, array: npt.NDArray[Any]) -> _Laid:
         laid = _Laid(self.nbytes, array.shape, array.dtype)
-        rest = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         self._file.seek(laid.offset)
         while len(rest):
             rest = rest[self._file.write(rest) :]
@@ -179,12 +180,12 @@ def _mapped(function: Any, state: Any) -> Any:
 
 
 def _size(state: Any) -> int:
-    """How many bytes the arrays and batches of a state have."""
+    """How many bytes the arrays of a state have; batches are but referred to."""
     if type(state) is dict:
         state = tuple(state.values())
     if type(state) is tuple:
         return sum(_size(part) + _LINE for part in state)
-    return int(getattr(state, "nbytes", 0))
+    return state.nbytes if isinstance(state, np.ndarray) else 0
 
 
 def _records(store: BarStore, width: int, first: Ints, stop: Ints) -> Ints:
@@ -192,7 +193,13 @@ def _records(store: BarStore, width: int, first: Ints, stop: Ints) -> Ints:
     counts, memory = stop - first, store.memory
     out = np.empty(int(counts.sum()) * RECORD, np.int64)
     snapshot_kernels.take_out(
-        memory.ints, memory.offsets[width], memory.capacities[width], first, stop, np.cumsum(counts) - counts, out
+        memory.ints,
+        memory.offsets[width],
+        memory.capacities[width],
+        first,
+        stop,
+        np.cumsum(counts) - counts,
+        out,
     )
     return out
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from marketdash.calendars import FOREVER
 from marketdash.clock import ReplayClock, to_us
 from marketdash.errors import ClockError
 from marketdash.log import SessionLibrary, SessionLog
@@ -21,7 +23,7 @@ LIVE_ROWS = 8_192
 SEEK_ROWS = 65_536
 SHORTEST_SLEEP = 0.02
 LONGEST_SLEEP = 0.5
-ORDERED = ("ticks", "bars")
+ORDERED = ("ticks", "bars", "corrections")
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
@@ -30,7 +32,8 @@ class ReplaySource(BaseSource):
 
     The position in the log is a number of rows per topic, so that a seek is a new position and the rest
     is the same code as playing. Ticks and bars come in the order of (known-at, seq), ticks first where both
-    are equal, since both make bars; between other topics there is no order.
+    are equal, since both make bars, and corrections after all of them that were known at the same moment, since not
+    every source numbers them from one count; between other topics there is no order.
     """
 
     mode = "replay"
@@ -66,8 +69,10 @@ class ReplaySource(BaseSource):
             next_event=log.next_event,
             **({"wall": wall} if wall else {}),
         )
+        self.marks: tuple[int, ...] = ()
+        self._rows_at_marks: list[int] = []
         self._position: dict[str, int] = {}
-        self._keys = {name: _keys(batch) for name, batch in log.topics.items()}
+        self._keys = {name: _keys(name, batch) for name, batch in log.topics.items()}
 
     @property
     def finest(self) -> str:  # type: ignore[override]  # known from the log
@@ -77,9 +82,19 @@ class ReplaySource(BaseSource):
         widths = self.log.topics["bars"].column("width").unique().to_pylist()
         return min(widths, key=width_us, default=next(iter(WIDTHS)))
 
-    def rewind(self) -> None:
-        """Go back to the first row; what was written before is not taken back here."""
-        self._position = {}
+    def rewind(self, until_us: int | None = None) -> None:
+        """Go to the first row, or to the first that is not known at a moment; what was written stays written."""
+        self._position = {} if until_us is None else self.log.rows_until(until_us)
+
+    def halt_at(self, marks: Iterable[int]) -> None:
+        """From now on let no batch go past one of these moments, which are in order; only to be told at the start."""
+        self.marks = tuple(marks)
+        self._rows_at_marks = [sum(self.log.rows_until(us).values()) for us in self.marks]
+
+    @property
+    def marks_passed(self) -> int:
+        """How many of the marks have all their rows written."""
+        return bisect_right(self._rows_at_marks, sum(self._position.values()))
 
     def is_beyond(self, us: int) -> bool:
         """Whether a row was written that is not known at the moment `us`."""
@@ -91,8 +106,11 @@ class ReplaySource(BaseSource):
 
         The position moves before each batch is handed out, so that this may be left and taken up anywhere.
         """
-        stop = self.log.rows_until(until_us)
-        while heads := self._heads(stop):
+        while True:
+            following = self.marks[self.marks_passed :][:1]
+            stop = self.log.rows_until(min([until_us, *following]))
+            if not (heads := self._heads(stop)):
+                return
             (_, _, _, name), *others = heads
             begin, end = self._position.get(name, 0), stop[name]
             for known, seq, order, other in others:
@@ -153,8 +171,10 @@ async def _wait(changed: asyncio.Event, seconds: float | None) -> None:
         return
 
 
-def _keys(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    return batch.column("known_at").view(pa.int64()).to_numpy(), batch.column("seq").to_numpy()
+def _keys(name: str, batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Known-at and number of each row; a correction has the highest number of its moment."""
+    numbers = np.full(batch.num_rows, FOREVER) if name == "corrections" else batch.column("seq").to_numpy()
+    return batch.column("known_at").view(pa.int64()).to_numpy(), numbers
 
 
 @source("replay")
