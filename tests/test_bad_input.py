@@ -169,8 +169,10 @@ async def test_a_trade_of_years_ago_is_too_late_and_is_counted_as_late():
         assert market.frame("bars", width="1d")["low"].tolist() == [100.0]
 
 
-async def test_on_a_sunday_a_trade_of_friday_is_the_last_price_and_makes_no_bar():
-    with Market(Told(clock=ManualClock("2018-11-25 15:00"))).start() as market:
+async def test_a_trade_beyond_the_horizon_of_its_source_is_the_last_price_and_makes_no_bar():
+    source = Told(clock=ManualClock("2018-11-25 15:00"))
+    source.horizon = 86_400.0
+    with Market(source).start() as market:
         market.feed("ticks", ticks(tick(0, price=101.0, known_at=None)))
         market.feed("ticks", ticks(tick(-60, price=99.0, known_at=None)))
         assert market.frame("last").loc["A", ["last", "time"]].tolist() == [101.0, at(0)]

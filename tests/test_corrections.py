@@ -684,6 +684,14 @@ def test_many_bars_in_a_row_are_emptied_in_whatever_order(order: int):
 # ---- where memory ends
 
 
+def test_a_trade_that_takes_the_place_of_the_one_before_it_in_memory_is_not_its_own_successor():
+    other = trade(0, 0, 5.0)._replace(instrument=1)
+    rows = [trade(0, 1, 10.0), *(other._replace(seq=i) for i in range(3)), trade(1, 2, 11.0)]
+    bench = Bench(recent=4).push([*rows, trade(1, 2, 11.0), correction(2, 2)])
+    assert bench.counts["applied"] == 1
+    assert bench.clean.rejected["duplicate"] == 1
+
+
 def test_prices_stay_where_they_are_not_certain_and_that_is_counted():
     rows = [trade(i / 10, i, price) for i, price in enumerate([10.0, 10.2, 9.8, 10.1, 10.3, 10.0])]
     bench = Bench(recent=4).push([*rows, correction(2, 4)])  # the high; the first two are forgotten

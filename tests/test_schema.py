@@ -57,7 +57,7 @@ def test_whatever_holds_the_rows_the_batch_is_the_same(make: Callable[[Mapping[s
 @pytest.mark.parametrize("name", TOPICS)
 def test_absent_optional_columns_are_null_and_required_ones_are_asked_for(name: str):
     wanted = topic(name)
-    examples = {TIME: NOON, pa.int32(): 1, pa.float64(): 1.0}
+    examples = {TIME: NOON, pa.int32(): 1, pa.int64(): 1, pa.float64(): 1.0}
     rows = {field.name: [examples.get(field.type, "x")] for field in wanted.schema if not field.nullable}
     batch = conform(name, rows)
     assert batch.schema.names == wanted.schema.names

@@ -68,6 +68,7 @@ class Manifest(_Model):
     lateness: float = Field(
         0.0, ge=0, description="seconds after a bar's end within which its trades may come"
     )
+    horizon: float = Field(31_622_400.0, gt=0, description="seconds within which a trade may revise bars")
     redistributable: bool = False
     licence: str = ""
     provenance: dict[str, Any] = {}

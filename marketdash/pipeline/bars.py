@@ -18,7 +18,7 @@ from marketdash.pipeline.step import Sited
 from marketdash.schema import WIDTHS
 
 WIDTHS_US = np.array(list(WIDTHS.values()), np.int64)
-HORIZON_US = DAY_US
+HORIZON_US = 366 * DAY_US
 """How long after it happened a trade may still revise bars, if nobody says otherwise."""
 
 

@@ -310,7 +310,7 @@ def append_recent(n, t, seq, price, size, marks, recent, floats, ints, appended)
     ints[slot, T_BEFORE], ints[slot, T_AFTER] = before, -1
     ints[slot, T_ID], ints[slot, T_EFFECTS] = n, marks
     floats[slot, T_PRICE], floats[slot, T_SIZE] = price, size
-    if is_recent(before, len(ints), number):
+    if is_recent(before, len(ints), number + 1):  # else this one lies in its place
         ints[before & (len(ints) - 1), T_AFTER] = number
     recent[n, R_NEWEST] = number
     appended[0] = number + 1

@@ -16,6 +16,9 @@ from marketdash.instruments import Universe
 from marketdash.registry import Registry
 from marketdash.schema import Event, conform
 
+HORIZON_S = 366 * 86_400.0
+"""So long that what is fed by hand without its known-at is hardly ever too late for its bars."""
+
 SOURCES: Registry[Callable[..., Source]] = Registry("source", home="marketdash.sources")
 
 S = TypeVar("S", bound=Callable[..., Any])
@@ -55,6 +58,8 @@ class Source(Protocol):
     """Why this source was taken, when it was chosen for the user."""
     lateness: float
     """Seconds after the end of a bar within which its trades may still come; it is complete only then."""
+    horizon: float
+    """Seconds after it happened within which a trade may still revise bars."""
     clock: Clock
 
     def history(self) -> Iterable[Event]:
@@ -81,6 +86,7 @@ class BaseSource:
     stall_after: float | None = 60.0
     reason: str = ""
     lateness: float = 0.0
+    horizon: float = HORIZON_S
     entitlement: Entitlement = Entitlement()
     universe: Universe
     clock: Clock

@@ -52,7 +52,7 @@ class ReplaySource(BaseSource):
         manifest = log.manifest
         self.log, self.rows = log, rows
         self.name, self.universe, self.cadence = f"replay:{log.name}", log.universe, manifest.cadence
-        self.lateness = manifest.lateness
+        self.lateness, self.horizon = manifest.lateness, manifest.horizon
         self.entitlement = Entitlement(
             redistributable=manifest.redistributable, note=manifest.licence or manifest.source
         )
