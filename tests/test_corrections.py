@@ -477,7 +477,7 @@ def assert_as_plain(bench: Bench, plain: Plain) -> None:
         assert repr(prices) == repr(plain.last(instrument))
 
 
-@settings(max_examples=100)
+@settings(max_examples=30)
 @given(ticks=TICKS, corrections=CORRECTIONS, cut=st.sampled_from([1, 3, 1000]))
 def test_bars_and_last_prices_are_those_of_the_trades_that_hold(
     ticks: list[tuple[Any, ...]], corrections: list[tuple[Any, ...]], cut: int
@@ -488,7 +488,7 @@ def test_bars_and_last_prices_are_those_of_the_trades_that_hold(
     assert "partial" not in bench.counts
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(ticks=TICKS, corrections=CORRECTIONS, recent=st.sampled_from([4, 16, 4096]))
 def test_however_the_rows_are_cut_the_same_comes_out(
     ticks: list[tuple[Any, ...]], corrections: list[tuple[Any, ...]], recent: int
@@ -506,7 +506,7 @@ def test_however_the_rows_are_cut_the_same_comes_out(
     assert one.counts == two.counts
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(ticks=TICKS, corrections=CORRECTIONS)
 def test_volumes_are_right_even_where_memory_is_short(
     ticks: list[tuple[Any, ...]], corrections: list[tuple[Any, ...]]
@@ -710,6 +710,12 @@ def test_wider_bars_are_made_from_narrower_ones_when_their_trades_are_forgotten(
     assert minute(bench) == (10.0, 10.4, 10.0, 10.4, 5.0, 5.0)
     assert bench.bars("1h")[0][:4] == (10.0, 10.4, 10.0, 10.4)
     assert "partial" not in bench.counts
+
+
+def test_a_last_price_whose_trade_is_forgotten_is_found_in_the_bars():
+    other = trade(1, 9, 5.0)._replace(instrument=1)
+    bench = Bench(recent=2).push([trade(0, 1, 10.0), other, trade(5, 2, 11.0), correction(6, 2)])
+    assert (bench.last.prices("last")[0], bench.last.times("time")[0]) == (10.0, START)
 
 
 # ---- beside ready-made bars
