@@ -765,18 +765,15 @@ def begin_bars(n, t, seq, seen, price, s, lateness, store, segments, last):
     f, session = (n * FRESH) & PLACE, segments[s, S_SESSION]
     for w in store.active:
         at = head_at(n, w)
-        if store.widths[w] >= DAY_US and session == REGULAR and store.waiting_ints[at + KNOWN] != 0:
-            return (
-                False  # outside of the regular session nobody looked whether a trade waits for the next day
-            )
-        if (store.widths[w] < DAY_US or session == REGULAR) and store.totals[n, w] > 0:
+        if store.widths[w] >= DAY_US:
+            if session != REGULAR:
+                continue
+            if store.waiting_ints[at + KNOWN] != 0:  # outside of the day's session nobody looked for that
+                return False
+        if store.totals[n, w] > 0:
             if t >= store.head_ints[at + END]:
-                # Of the others nothing waits while ticks are summed up; a day's trades may, outside of its session.
-                if store.widths[w] >= DAY_US and store.waiting_ints[at + KNOWN] != 0:
-                    return False
-                fetch_record(
-                    store.ints, newest_at(store.offsets[w], n, store.totals[n, w], store.capacities[w])
-                )
+                newest = newest_at(store.offsets[w], n, store.totals[n, w], store.capacities[w])
+                fetch_record(store.ints, newest)
             elif t < store.head_ints[at + TIME] or store.head_ints[at + GIVEN] != BUILT:
                 return False
     if seen > bounds(t, store.widths[store.active[0]], s, segments)[1] + lateness:
