@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +11,13 @@ import pyarrow as pa
 
 from marketdash.calendars import REGULAR
 from marketdash.pipeline import columns, kernels
-from marketdash.pipeline.rejects import Rejects
+from marketdash.pipeline.rejects import Rejecting, Rejects
 from marketdash.pipeline.sessions import SessionTable
 from marketdash.pipeline.step import Sited
 from marketdash.schema import WIDTHS
 
 
-class Clean(Sited):
+class Clean(Rejecting, Sited):
     """Stops impossible rows and stamps the others with their session and trading day.
 
     A bar's prices must be finite numbers above zero, a size finite and not negative, a high not
@@ -31,24 +30,6 @@ class Clean(Sited):
         super().__init__(sessions)
         self.topic, self.stopped = topic, Rejects(topic)
         self._built = np.array([width in widths for width in WIDTHS], np.int64)
-
-    @property
-    def rejected(self) -> Counter[str]:
-        return self.stopped.counts
-
-    @property
-    def rejects(self) -> list[dict[str, Any]]:
-        """The last rows that were stopped, oldest first, with topic and reason; times in microseconds."""
-        return self.stopped.rows()
-
-    def reset(self) -> None:
-        self.stopped.reset()
-
-    def snapshot(self) -> Any:
-        return self.stopped.snapshot()
-
-    def restore(self, kept: Any) -> None:
-        self.stopped.restore(kept)
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
         if not batch.num_rows:

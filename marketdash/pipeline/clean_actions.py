@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from marketdash.pipeline import columns, kernels
-from marketdash.pipeline.rejects import REASONS, Rejects
+from marketdash.pipeline.rejects import REASONS, Rejecting, Rejects
 from marketdash.schema import ACTIONS
 
 UNKNOWN, UNTIMELY, IMPOSSIBLE = map(
@@ -19,7 +16,7 @@ UNKNOWN, UNTIMELY, IMPOSSIBLE = map(
 )
 
 
-class CleanActions:
+class CleanActions(Rejecting):
     """Stops impossible actions; the others are kept as they were told.
 
     A split must have a finite ratio above zero, a dividend a finite amount that is not negative, a rename a new
@@ -30,24 +27,6 @@ class CleanActions:
 
     def __init__(self, instruments: int) -> None:
         self.instruments, self.stopped = instruments, Rejects("actions")
-
-    @property
-    def rejected(self) -> Counter[str]:
-        return self.stopped.counts
-
-    @property
-    def rejects(self) -> list[dict[str, Any]]:
-        """The last rows that were stopped, oldest first, with topic and reason; times in microseconds."""
-        return self.stopped.rows()
-
-    def reset(self) -> None:
-        self.stopped.reset()
-
-    def snapshot(self) -> Any:
-        return self.stopped.snapshot()
-
-    def restore(self, kept: Any) -> None:
-        self.stopped.restore(kept)
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
         if not batch.num_rows:

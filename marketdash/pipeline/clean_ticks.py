@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow as pa
 from marketdash import conditions
 from marketdash.pipeline import addresses, columns, kernels
 from marketdash.pipeline.addresses import TickColumns
-from marketdash.pipeline.rejects import Rejects
+from marketdash.pipeline.rejects import Rejecting, Rejects
 from marketdash.pipeline.sessions import SessionTable
 from marketdash.pipeline.step import Sited
 
@@ -32,7 +31,7 @@ class Recent(NamedTuple):
     rules: npt.NDArray[np.uint8]
 
 
-class CleanTicks(Sited):
+class CleanTicks(Rejecting, Sited):
     """Stops impossible ticks, drops duplicates, holds absurd prints, and stamps the others with session and day.
 
     * A price must be a finite number above zero, a size finite and not negative, an instrument known, and
@@ -78,15 +77,6 @@ class CleanTicks(Sited):
             self._tapes,
             self._rules,
         )
-
-    @property
-    def rejected(self) -> Counter[str]:
-        return self.stopped.counts
-
-    @property
-    def rejects(self) -> list[dict[str, Any]]:
-        """The last rows that were stopped, oldest first, with topic and reason; times in microseconds."""
-        return self.stopped.rows()
 
     def reset(self) -> None:
         self.stopped.reset()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,14 +13,14 @@ from marketdash.pipeline import columns, kernels
 from marketdash.pipeline.bars import HORIZON_US
 from marketdash.pipeline.clean_ticks import CleanTicks
 from marketdash.pipeline.correct_kernels import SETTLED, Corrections, Sites, apply_corrections
-from marketdash.pipeline.rejects import Rejects
+from marketdash.pipeline.rejects import Rejecting, Rejects
 from marketdash.pipeline.step import Sited
 from marketdash.schema import WIDTHS
 
 _COUNTED = ("applied", "partial", "settled", "revised")
 
 
-class Correct(Sited):
+class Correct(Rejecting, Sited):
     """Cancels and corrects trades that `clean` remembers, and passes on the corrections that are good.
 
     * A correction without a price cancels the trade, one with a price replaces price, size and conditions (what is
@@ -60,15 +59,6 @@ class Correct(Sited):
         self.stopped = Rejects("corrections")
         self._counts = np.zeros(len(_COUNTED), np.int64)
         self._unsettled = np.zeros((len(WIDTHS), 4), np.int64)
-
-    @property
-    def rejected(self) -> Counter[str]:
-        return self.stopped.counts
-
-    @property
-    def rejects(self) -> list[dict[str, Any]]:
-        """The last rows that were stopped, oldest first, with topic and reason; times in microseconds."""
-        return self.stopped.rows()
 
     def counts(self) -> Mapping[str, int | Mapping[str, int]]:
         """Rows by what became of them: `applied`, and of these `partial`, `revised`; `settled`; stopped by reason."""

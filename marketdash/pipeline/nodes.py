@@ -25,7 +25,7 @@ from marketdash.pipeline.step import Step
 
 
 class Plain(Stream):
-    """A stream that hands a batch on and nothing else: in streamz's own way that takes 3 µs, in this a tenth of it."""
+    """A stream that hands a batch on and nothing else: in streamz's own way that takes 2 µs, in this a tenth of it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -65,12 +65,9 @@ class Rejects:
         taken: list[pa.RecordBatch] = []
         for place in range(len(self._stopped) - 1, -1, -1):
             batch, verdict = self._stopped[place]
-            ids = batch.column("instrument_id").to_numpy()
-            found = (
-                np.flatnonzero((verdict == code) & (ids == instrument))[-rows:]
-                if rows
-                else np.zeros(0, np.int64)
-            )
+            if not rows:
+                break
+            found = np.flatnonzero((verdict == code) & (columns.ids(batch) == instrument))[-rows:]
             if not len(found):
                 continue
             rows -= len(found)
@@ -109,6 +106,30 @@ class Rejects:
     def restore(self, kept: Any) -> None:
         counts, stopped, self._kept = kept
         self.counts, self._stopped = counts.copy(), stopped.copy()
+
+
+class Rejecting:
+    """A step that stops rows, and keeps nothing else: a step that does, hands out and takes back both."""
+
+    stopped: Rejects
+
+    @property
+    def rejected(self) -> Counter[str]:
+        return self.stopped.counts
+
+    @property
+    def rejects(self) -> list[dict[str, Any]]:
+        """The last rows that were stopped, oldest first, with topic and reason; times in microseconds."""
+        return self.stopped.rows()
+
+    def reset(self) -> None:
+        self.stopped.reset()
+
+    def snapshot(self) -> Any:
+        return self.stopped.snapshot()
+
+    def restore(self, kept: Any) -> None:
+        self.stopped.restore(kept)
 
 
 def _numbers(column: pa.Array) -> pa.Array:

@@ -1,6 +1,8 @@
 """Faults that a researcher makes without noticing, each planted in an indicator: one check finds each of them."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import marketdash
 from marketdash.errors import IndicatorError
-from marketdash.indicators import BarHistory, checks, indicator
+from marketdash.indicators import INDICATORS, BarHistory, checks, indicator
 
 pytestmark = pytest.mark.usefixtures("scratch")
 
@@ -195,3 +198,24 @@ def test_the_contract_tests_find_a_plugin_and_fail_for_one_that_looks_ahead(tmp_
     assert done.returncode == 1, done.stdout + done.stderr
     assert "test_it_does_not_look_ahead[planted_bad]" in done.stdout
     assert "[planted_good]" not in done.stdout
+
+
+def shown_examples() -> list[str]:
+    """The indicators that the README and the notebooks tell people to copy."""
+    root = Path(__file__).parents[2]
+    sources = [root.joinpath("README.md").read_text("utf-8")]
+    for notebook in sorted(root.joinpath("notebooks").glob("*.ipynb")):
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        sources.append("\n".join("".join(cell["source"]) + "\n" for cell in cells))
+    return re.findall(r"^@md\.indicator\(.*\n(?:def .*\n)(?:    .*\n)+", "\n".join(sources), re.MULTILINE)
+
+
+def test_the_indicators_that_people_are_told_to_copy_pass_every_check(bars: BarHistory) -> None:
+    examples = shown_examples()
+    assert len(examples) >= 2
+    for example in examples:
+        before = set(INDICATORS)
+        exec(example, {"md": marketdash, "pd": pd})
+        for name in set(INDICATORS) - before:
+            assert checks.check(name, bars) is None, example
+            INDICATORS.remove(name)
